@@ -1,0 +1,52 @@
+# `make help` lists what there is; every target sets up what it needs first.
+PROFILE ?= laptop
+PYTHON ?= python3
+TORCH_INDEX ?=
+SHELL := /bin/bash
+
+# an active conda environment of this project is used as it is
+ENV := $(if $(filter uepo,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX),.venv)
+PY := $(ENV)/bin/python
+
+# one thread a process (several share the cores), and no look-up on a network
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help setup reproduce test figures data behaviors lab publish lock clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "PROFILE=smoke|laptop|full|paper says how much is computed (now $(PROFILE))"
+
+setup:  ## install the pinned packages into .venv, once; PYTHON= and TORCH_INDEX= choose builds
+	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' scripts/setup.sh '$(ENV)'
+
+reproduce: setup  ## data, models, notebooks, figures; what is finished is kept
+	@$(PY) -m uepo_lib reproduce --profile $(PROFILE)
+
+test: setup  ## lint, types, tests, notebook pairs, every notebook at the smoke profile
+	@scripts/test.sh '$(PY)'
+
+figures: setup  ## draw the figures again from their tables
+	@$(PY) -m uepo_lib figures --profile $(PROFILE)
+
+data: setup  ## collect the datasets from the committed behaviour policies
+	@$(PY) -m uepo_lib data --profile $(PROFILE)
+
+behaviors: setup  ## train the behaviour policies again (tens of minutes)
+	@$(PY) -m uepo_lib behaviors
+
+lab: setup  ## open JupyterLab on the first notebook
+	@$(PY) -m jupyterlab notebooks/00_start_here.ipynb
+
+publish: setup  ## copy results and executed notebooks to where they are committed
+	@$(PY) -m uepo_lib publish --profile $(PROFILE)
+
+lock: setup  ## pin what the environment holds in requirements.lock and environment.yml
+	@scripts/lock.sh '$(PY)'
+
+clean:  ## remove caches; data, results and the environment stay
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	@find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d \
+		-exec rm -rf {} +

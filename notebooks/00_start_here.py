@@ -1,0 +1,199 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 00 · Start here
+#
+# **Question.** What is UEPO, what will these notebooks show, and does this machine give the same
+# numbers twice?
+#
+# UEPO (*Towards Unified Expressive Policy Optimization for Robust Robot Learning*,
+# [arXiv 2511.10087](https://arxiv.org/abs/2511.10087)) is an offline-to-online method: it learns a
+# policy from logged data and then improves it by acting. It trains **one** diffusion model of whole
+# action sequences and draws **many** policies from it, one for each initial noise, kept apart by a
+# divergence that compares how their actions move. The policies' imagined trajectories enlarge the
+# data for a dynamics model, the best policy is chosen offline, and that one goes online.
+#
+# | | |
+# |---|---|
+# | **Paper** | the whole of Algorithm 1, from a distance |
+# | **Run time** | a few seconds at every profile |
+# | **Inputs** | none |
+# | **Outputs** | `figures/overview.png`, `tables/overview.csv` |
+
+# %% tags=["parameters"]
+profile: str | None = None  # None: $UEPO_PROFILE, else laptop
+
+# %%
+import platform
+import re
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
+from uepo_lib import facts, notebook, profiles, tasks
+from uepo_lib.figures.overview import overview_table
+
+# %%
+here = notebook.start(
+    "00_start_here", profile, outputs=["figures/overview.png", "tables/overview.csv"]
+)
+
+# %% [markdown]
+# ## The method at a glance
+#
+# Read it from left to right; the number above a box is the notebook that opens it. What acts is
+# blue, what predicts is green, data is grey, and the rule that keeps policies apart is orange.
+
+# %%
+here.draw("overview", overview_table(), task="the method", seeds=[])
+
+# %% [markdown]
+# Everything in the grey area uses logged data only. The paper names three contributions, and each
+# has its notebook: many policies from one model (03), the divergence that keeps them apart (04),
+# and synthetic trajectories for the dynamics model (05). The dashed arrow is the last line of
+# Algorithm 1: what the online phase sees goes back into the dynamics model.
+#
+# ## The notebooks
+#
+# Each asks one question; the second line says what you will see.
+#
+# - [01_data](01_data.ipynb): *What is in the data that everything learns from?*
+#   Returns, coverage, action noise; the simulator repeats the log.
+# - [02_diffusion_policy](02_diffusion_policy.ipynb): *How does a model of action sequences act?*
+#   Noise turning into a plan, on a toy and on the robot.
+# - [03_subpolicies](03_subpolicies.ipynb): *How does one model become many policies?*
+#   The same state, one plan for each noise.
+# - [04_divergence](04_divergence.ipynb): *When do two plans differ?*
+#   What the metric sees, and what it mistakes for difference.
+# - [05_augmentation](05_augmentation.ipynb): *Does imagined data help a dynamics model?*
+#   What the KL filter keeps, and the error on real steps.
+# - [06_offline_improvement](06_offline_improvement.ipynb): *Which policy is best, untried?*
+#   Predicted scores beside true returns.
+# - [07_online_finetuning](07_online_finetuning.ipynb): *What does interaction add?*
+#   Learning curves of UEPO and of behaviour cloning.
+#
+# In a hurry: 02, 03, 07. Each notebook opens on its own: what it needs is loaded if it was computed
+# before, and computed otherwise. One printed line says which.
+#
+# ## How much is computed: profiles
+#
+# One word sets every size, through the parameter `profile` above or the variable `UEPO_PROFILE`.
+#
+# | profile | what it is for | how long, all notebooks |
+# |---|---|---|
+# | `smoke` | every line of code runs; its numbers mean nothing | minutes, two cores |
+# | `laptop` | the default; what these pages show | under an hour, two cores |
+# | `full` | more data, more updates, five seeds | about 30 core-hours |
+# | `paper` | the published sizes | a GPU |
+#
+# The sizes were fixed before tuning and are equal for all methods. The last column holds what was
+# published; where the UEPO paper does not say, the size of Uni-O4, on which it builds.
+
+# %%
+profiles.table()
+
+# %% [markdown]
+# At three seeds every seed is drawn and no verdict goes past *inconclusive*: that is what so few
+# can carry.
+#
+# ## Does the environment work?
+#
+# The versions that numbers depend on, beside those that the project pins. Another version may work;
+# its numbers may differ in their last digits, and so in everything that follows from them.
+
+# %%
+home = facts.repository()
+lock = (home / "requirements.lock").read_text() if home else ""
+pinned = dict(re.findall(r"^([\w-]+)==(\S+)$", lock, re.MULTILINE))
+versions = pd.DataFrame({"installed": facts.versions()})
+versions["pinned"] = [pinned.get(name, "") for name in versions.index]
+bare = versions.installed.str.partition("+")[0]  # "+cpu" names a build, not a version
+others = versions.index[bare != versions.pinned].tolist()
+print(f"Python {platform.python_version()}, device {here.device}")
+print(f"other than pinned: {', '.join(others) or 'none'}")
+versions
+
+# %% [markdown]
+# Now the simulator. **Expectation:** two copies of the robot, reset with the same seed and given
+# the same actions, agree to the last bit; so does a copy that is put into the full simulator state
+# of the other in the middle. All that is said about repeatability later rests on this cell.
+
+# %%
+robot = tasks.HOPPER
+actions = np.random.default_rng(0).uniform(-1, 1, (10, robot.action_dim)).astype(np.float32)
+
+
+def play(env, steps) -> np.ndarray:
+    return np.stack([env.step(action)[0] for action in steps])
+
+
+first, second, third = (robot.make() for _ in range(3))
+resets = [env.reset(seed=7)[0] for env in (first, second)]
+begun = play(first, actions[:5])
+third.reset(seed=1)
+tasks.restore_simulator(third, tasks.simulator_state(first))
+ended = play(first, actions[5:])
+
+# %%
+assert np.array_equal(*resets), "the same seed, another initial state"
+assert np.array_equal(np.concatenate([begun, ended]), play(second, actions)), "another trajectory"
+assert np.array_equal(ended, play(third, actions[5:])), "restoring the simulator lost something"
+print(f"{robot.env_id}: {len(actions)} steps, three copies, bit-identical")
+
+# %% [markdown]
+# The same for PyTorch: noise comes from a generator that is passed in, never from a global seed.
+# The sub-policies of notebook 03 are nothing but such noise, so they rest on this one.
+
+# %% tags=["nbval-check-output"]
+draws = [torch.randn(3, generator=torch.Generator().manual_seed(0)) for _ in range(2)]
+assert torch.equal(*draws)
+[round(x, 3) for x in draws[0].tolist()]
+
+# %% [markdown]
+# ## Where things lie
+#
+# ```
+# data/<profile>/                   Minari datasets, collected here from the committed policies
+# results/local/<profile>/          yours, ignored by git
+#     runs/<kind>-<hash>/           one folder a run: config.json, run.json, metrics.csv, weights
+#     figures/   tables/            what the notebooks write, each with its .provenance.json
+#     notebooks/                    the executed notebooks
+# results/reference/                committed evidence; only `make publish` writes it
+# ```
+#
+# A run's name is a hash of its configuration, its data, the runs it builds on and the revision of
+# the code that made it: change one and it is another run. A finished run is never computed twice;
+# an interrupted one continues from its checkpoint. From a figure one finds its table, its runs, and
+# the commit that made them. `python -m uepo_lib runs verify` checks that all of it holds together.
+
+# %%
+computed = here.store.computed()
+Markdown(
+    f"This store, profile `{here.profile}`, holds **{len(here.store.finished())}** finished runs; "
+    f"{len(computed)} were computed here, in {sum(row['wall_s'] for row in computed) / 60:.1f} "
+    "minutes of work."
+)
+
+# %% [markdown]
+# ## Where to go
+#
+# [01_data](01_data.ipynb) comes next. To compute everything at once: `make reproduce`. To change a
+# setting: `python -m uepo_lib run uepo --set diffusion.num_updates=2000`, or
+# `Study("hopper-medium", seed=0, overrides={"diffusion": {"num_updates": 2000}})` in a cell. The
+# algorithm itself is one page: `uepo_lib/methods/uepo.py`.

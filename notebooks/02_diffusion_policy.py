@@ -1,0 +1,386 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 02 · The diffusion policy: a distribution over action sequences
+#
+# **Concept.** A diffusion policy does not output an action. It turns noise into a sequence of
+# actions, step by step, looking at the state all the while. What it represents is the whole
+# distribution $p_\theta(a_{1:T} \mid s)$ of what the data did in that state.
+#
+# **Question.** Why does another initial noise give another output from the same conditioned model?
+#
+# <details><summary>Answer</summary>
+#
+# Because a state does not determine an action: the data holds a distribution over sequences for
+# it. The reverse process is a map that transports $N(0, I)$ onto that distribution, with the state
+# as a parameter of the map. Deterministic sampling makes it a function: one noise, one output.
+# Different noises are different points of the source, so they land at different points of the
+# target, in proportions that match the data. If all noises gave one output, the model would have
+# learnt a single action, which is what regression does. Where several modes exist, the source
+# space is cut into basins, one for each mode; where one mode exists, the noise merely shifts the
+# output within it.
+# </details>
+#
+# | | |
+# |---|---|
+# | Paper | section 1, item 1: the state-conditional model $p_\theta(a_{1:T} \mid s_{1:T})$ |
+# | Our choices | A1 (what the model sees), A2 (denoising steps as a temperature) |
+# | Expected run time | smoke: half a minute · laptop: one minute beyond the shared models |
+# | Inputs | the Hopper medium data and its diffusion model, one a seed |
+# | Outputs | eight figures, each with its table |
+
+# %% tags=["parameters"]
+profile: str | None = None  # None: $UEPO_PROFILE, else laptop
+toy_updates: int = 600  # training steps of the toy model, some seconds
+
+# %%
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
+from uepo_lib import notebook, toys
+from uepo_lib.denoisers import DenoiserConfig
+from uepo_lib.diffusion import DiffusionConfig, train_diffusion
+from uepo_lib.figures import policy as views
+from uepo_lib.stages import Study
+from uepo_lib.subpolicies import seeded_noise
+
+# %%
+on_toy = ["noise_schedule", "forward_noising", "reverse_chain", "toy_training", "toy_samples"]
+on_robot = ["diffusion_training", "action_sequences", "denoising_steps"]
+outputs = views.both(*on_toy, *on_robot)
+here = notebook.start("02_diffusion_policy", profile, outputs)
+studies = [Study("hopper-medium", s, here.profile, progress=False) for s in here.budget.seeds]
+models = [study.diffusion_policy() for study in studies]
+runs = [model.run for model in models]
+
+# %% [markdown]
+# **One measured number.** In one logged state of Hopper, 16 noises give 16 outputs. Their standard
+# deviation, against that of the logged actions around their mean, says how much of the data's
+# spread the sampler keeps. Section 7 says where the number comes from.
+
+# %%
+steps = [1, 2, 5, 10, 25, 50]
+spread = pd.concat(
+    views.spread_table(model.value, study.windows, steps, study.seed)
+    for model, study in zip(models, studies, strict=True)
+)
+default = models[0].value.config.num_denoising_steps
+kept = spread[spread.steps == default].ratio
+Markdown(
+    f"With the default of {default} denoising steps the sampler keeps "
+    f"**{kept.mean():.0%}** of the data's standard deviation "
+    f"(seeds: {', '.join(f'{r:.0%}' for r in kept)})."
+)
+
+# %% [markdown]
+# ## 1 · Adding noise
+#
+# Training needs pairs of a clean sequence $x_0 = a_{t:t+T-1}$ and a spoilt one. Spoiling is a
+# closed form at every level $k = 0, \dots, K - 1$:
+#
+# $$x_k = \sqrt{\bar\alpha_k}\, x_0 + \sqrt{1 - \bar\alpha_k}\; \varepsilon,
+# \qquad \varepsilon \sim N(0, I).$$
+#
+# The schedule $\bar\alpha_k$ falls from near one to near zero. The library has it as
+# `Schedule.add_noise`, which is this line and nothing else. `k = −1` means no noise.
+
+# %% tags=["nbval-check-output"]
+toy = toys.four_modes()
+exact = toys.exact_model(toy)
+schedule = exact.schedule
+for k in (-1, 0, 12, 25, 37, 49):
+    at = torch.tensor([k])
+    print(
+        f"k = {k:>2}: signal {schedule.alpha(at).item():.3f}, noise {schedule.sigma(at).item():.3f}"
+    )
+
+# %%
+every = torch.arange(-1, schedule.num_steps)
+power = schedule.alpha(every) ** 2 + schedule.sigma(every) ** 2
+assert torch.allclose(power, torch.ones_like(power), atol=1e-6)  # x_0 and ε share the unit power
+assert (schedule.alpha_bar.diff() < 0).all()  # every step is noisier than the one before
+here.draw("noise_schedule", views.schedule_table(50, ("cosine", "linear")), task="closed form")
+
+# %% [markdown]
+# **What to see.** The linear schedule, made for a thousand steps of an image, has destroyed most of
+# the signal half-way; the cosine schedule spends its steps evenly. Both end in almost pure noise,
+# so sampling may begin with $N(0, I)$.
+#
+# **A toy whose answer is known.** A point stands near the middle of the plane and walks to one of
+# four doors, $a_t = w_t (\text{door}_m - s) + \text{noise}$. The four modes, their weights and
+# their width are exact, so the perfect denoiser is a closed form too (`toys.MixtureDenoiser`).
+# Below, the same logged walks at four noise levels. Grey: in no mode's support.
+
+# %%
+logged = toy.batch(torch.arange(24))
+epsilon = seeded_noise(24, 0, (8, 2))
+noised = {
+    "data" if k < 0 else f"k = {k}": (
+        logged.past[:, -1],
+        schedule.add_noise(logged.actions, epsilon, torch.tensor([k])),
+    )
+    for k in (-1, 5, 15, 30, 49)
+}
+assert toy.in_support(logged.actions, logged.past[:, -1]).all()
+here.draw("forward_noising", views.walks_table(toy, noised), task="toy")
+
+# %% [markdown]
+# ## 2 · What the network learns
+#
+# The network sees $x_k$, $k$ and the state, and predicts the clean sequence. Training minimises
+#
+# $$L(\theta) = E_{x_0, \varepsilon, k}\; \lVert \hat x_0(x_k, k, s) - x_0 \rVert^2,$$
+#
+# whose minimiser is the posterior mean $E[x_0 \mid x_k, s]$ (DDPM, arXiv 2006.11239). We predict
+# $x_0$ and not $\varepsilon$: where $k$ is large, $\hat x_0 = (x_k - \sigma_k \hat\varepsilon) /
+# \alpha_k$ would multiply an error of the network by $1 / \alpha_k$. For our four doors the
+# posterior mean weighs the doors by their responsibilities. Expect a guess at large $k$ and a
+# decision at small $k$.
+
+# %% tags=["nbval-check-output"]
+walk, middle = toy.means(torch.zeros(1, 2))[:, 0], torch.zeros(1, 2)
+for k in (49, 40, 30, 20, 10, 0):
+    at = torch.tensor([k])
+    x = schedule.add_noise(walk, epsilon[:1], at)
+    shares = exact.denoiser.responsibilities(x, at, middle)[0]
+    print(f"k = {k:>2}: belief in each door", [round(p, 2) + 0.0 for p in shares.tolist()])
+
+# %% [markdown]
+# At the noisiest level the estimate is nearly the average of all four walks, which is standing
+# still: what regression would output at once. The reverse process is what gets from there to a
+# door.
+
+# %% [markdown]
+# ## 3 · The reverse process
+#
+# DDIM (arXiv 2010.02502) walks down the levels. At each, it reads off the noise that $\hat x_0$
+# implies and mixes both again at the next lower level:
+#
+# $$\hat\varepsilon = \frac{x_k - \alpha_k \hat x_0}{\sigma_k}, \qquad
+# x_{k'} = \alpha_{k'} \hat x_0 + \sigma_{k'} \hat\varepsilon .$$
+#
+# Nothing random is left, so the output is a function of the initial noise and the state. The four
+# lines of the loop below are the equation, and equal `DiffusionModel.sample` bit for bit.
+
+# %%
+noise, past = seeded_noise(24, 1, (8, 2)), toy.past(torch.zeros(24, 2))
+x = noise
+for k, k_prev in torch.tensor(exact.timesteps(10))[:, :, None]:
+    x0 = exact.predict_x0(x, k, past)
+    implied = schedule.epsilon(x, x0, k)
+    x = schedule.alpha(k_prev) * x0 + schedule.sigma(k_prev) * implied
+assert torch.equal(x, exact.sample(noise, past, num_steps=10))
+assert torch.equal(x, exact.sample(noise, past, num_steps=10))  # twice the same: no dice
+print("levels visited:", [k for k, _ in exact.timesteps(10)])
+
+# %%
+chain = views.reverse_chain(exact, noise, past, num_steps=10)
+panels = {
+    name: (past[:, -1], x0) for i, (name, x0) in enumerate(chain.items()) if i in (0, 2, 4, 6, 9)
+}
+here.draw("reverse_chain", views.walks_table(toy, panels), task="toy")
+
+# %% [markdown]
+# **What to see.** Twenty-four noises, all in the same state. The estimates start close together
+# in the middle, drift apart, and each settles on a door. Which one was decided by the noise alone,
+# since everything else was equal. The next cell is the answer to the opening question in numbers.
+
+# %% tags=["nbval-check-output"]
+many = seeded_noise(1000, 2, (8, 2))
+actions = exact.sample(many, toy.past(torch.zeros(1000, 2)), num_steps=10)
+reached = toy.mode_of(actions)
+print("doors of the first twelve noises:", reached[:12].tolist())
+print("share of each door:", [round(float((reached == m).float().mean()), 2) for m in range(4)])
+
+# %%
+shares = torch.bincount(reached, minlength=4) / len(reached)
+assert (shares - toy.weights).abs().max() < 0.05  # the proportions are the data's
+assert toy.in_support(actions, torch.zeros(1000, 2)).float().mean() > 0.95
+
+# %% [markdown]
+# ## 4 · The backbone, and what it may see
+#
+# The paper conditions on $s_{1:T}$. While acting, the states after now do not exist yet, so the
+# default is (A1): past states are visible, future states are masked.
+#
+# ```
+#  time            t-T_o+1 ... t-1   t  | t+1   t+2  ...  t+T-1
+#  state tokens       s         s    s  |  s     s           s      Transformer, with a key mask
+#                    └── past, seen ──┘ | └─ future: seen only when a logged sequence is scored
+#  action tokens                     a     a     a           a      U-Net over time
+#                                   └ T_a are executed ┘            then plan again
+# ```
+#
+# State tokens attend to one another; a one-dimensional U-Net runs over the noisy actions. It hears
+# of the states twice: by scale and shift in every block (FiLM, together with $k$), and by
+# cross-attention at its coarsest level. The states are encoded once a decision, the U-Net runs
+# once a denoising step.
+
+# %%
+model = models[0].value
+batch = studies[0].windows.batch(torch.arange(64))
+names = ("past (B, T_o, S)", "actions (B, T, A)", "future (B, T-1, S)")
+for name, tensor in zip(names, batch, strict=True):
+    print(f"{name:<19}", tuple(tensor.shape))
+size = sum(p.numel() for p in model.denoiser.parameters())
+print(f"{model.denoiser.config.backbone}: {size:,} parameters")
+
+# %% [markdown]
+# A mask is only worth its name if what it hides changes nothing. So the hidden future is replaced
+# by large nonsense, and the outputs must agree with those made without any future. Showing it
+# must change them, or the mask would hide something that is not there.
+
+# %%
+start = seeded_noise(64, 3, model.action_shape)
+nonsense = 100 * torch.randn(batch.future.shape, generator=torch.Generator().manual_seed(0))
+hidden = torch.zeros(64, dtype=torch.bool)
+acting = model.sample(start, model.encode(batch.past))
+masked = model.sample(start, model.encode(batch.past, nonsense, hidden))
+scored = model.sample(start, model.encode(batch.past, batch.future, ~hidden))
+assert torch.allclose(acting, masked, atol=1e-5)  # hidden future changes nothing
+assert not torch.allclose(acting, scored, atol=1e-3)  # visible future does
+assert masked.shape == batch.actions.shape and masked.abs().max() <= 1
+
+# %% [markdown]
+# ## 5 · Training it, on the toy
+#
+# A small version of the same network learns from the toy's walks. Because the exact posterior mean
+# is known, its error has two parts: what no network could know (dashed) and what this one has not
+# learnt (orange).
+
+# %%
+toy_model = train_diffusion(
+    DiffusionConfig(num_updates=toy_updates, batch_size=128, warmup=50, lr=2e-3, ema_decay=0.98),
+    DenoiserConfig(channels=(16, 32), d_model=32, num_layers=1),
+    toy,
+    seed=0,
+    progress=False,
+)
+estimates = views.estimate_table(toy_model, exact, toy)
+here.draw("toy_training", estimates, task="toy", seeds=[0])
+
+# %%
+rmse = estimates.pivot(index="k", columns="what", values="rmse")
+assert (
+    rmse["exact to data"] <= rmse["trained to data"] + 1e-3
+).all()  # nothing beats the exact one
+gap = rmse["trained to exact"].mean() / rmse["exact to data"].mean()
+Markdown(
+    f"Averaged over the noise levels, what is left to learn is {gap:.0%} of what cannot be known."
+)
+
+# %% [markdown]
+# **Sampling.** Fresh noises in states that the training has not seen. The comparison is between
+# logged walks, the trained model and the exact one, all with ten steps.
+
+# %%
+states = toy.draw_states(200, torch.Generator().manual_seed(9))
+noise = seeded_noise(200, 4, (8, 2))
+learnt = toy_model.sample(noise, toy.past(states), num_steps=10)
+ideal = exact.sample(noise, toy.past(states), num_steps=10)
+panels = {
+    "logged": (toy.states[:200], toy.actions[:200]),
+    "trained": (states, learnt),
+    "exact": (states, ideal),
+}
+here.draw("toy_samples", views.walks_table(toy, panels), task="toy", seeds=[0])
+
+# %%
+inside = float(toy.in_support(learnt, states).float().mean())
+same = float((toy.mode_of(learnt) == toy.mode_of(ideal)).float().mean())
+assert len(toy.mode_of(learnt).unique()) == 4  # all modes are reached
+assert inside > 0.7 and same > 0.8
+Markdown(
+    f"{inside:.0%} of the trained model's walks are in a mode's support, and {same:.0%} go "
+    "to the door to which the exact model sends the same noise."
+)
+
+# %% [markdown]
+# The last figure deserves a second look: a network that was never told which noise belongs to
+# which door agrees with the closed form. The map from noise to output is a property of the data
+# and of the process, hardly of the network.
+
+# %% [markdown]
+# ## 6 · The robot
+#
+# Now Hopper, with $T$ actions of three joints. The behaviour that collected the data added its
+# own exploration noise to every action, so we expect the loss to fall quickly and then to stop
+# well above zero: noise cannot be predicted.
+
+# %%
+curve = pd.concat(run.metrics.assign(seed=run.record["seed"]) for run in runs)
+here.draw("diffusion_training", curve[["step", "loss", "seed"]], runs, task="hopper-medium")
+
+# %%
+index = torch.linspace(0, len(studies[0].windows) - 1, 6).long()[1:-1]
+sequences = views.sequences_table(model, studies[0].windows, index, draws=16, seed=0)
+here.draw("action_sequences", sequences, runs[:1], task="hopper-medium")
+
+# %% [markdown]
+# **What to see.** The logged sequence (grey) jumps from step to step, as independent noise does.
+# The samples (green) surround the zero-noise output (orange), which is smooth: it is close to the
+# mean of what the data did in that state. Notebook 03 asks what follows from that for sub-policies.
+
+# %% [markdown]
+# ## 7 · The number of steps is a temperature
+#
+# For a single Gaussian of standard deviation $s$ every DDIM step is linear, so the output's
+# standard deviation is a product of known factors. Expectation: few steps shrink it, and narrow
+# data suffer most.
+
+# %% tags=["nbval-check-output"]
+closed = views.exact_spread_table(exact, (0.1, 0.3), steps)
+for name, part in closed.groupby("source"):
+    print(f"{name}:", {n: round(r, 2) for n, r in zip(part.steps, part.ratio, strict=True)})
+
+# %%
+gaussian = toys.Doors([(1, 0)], std=0.3)
+sampled = toys.exact_model(gaussian, clip=100.0).sample(
+    seeded_noise(2000, 5, (8, 2)), gaussian.past(torch.zeros(2000, 2)), num_steps=5
+)
+formula = toys.gaussian_output_sd(exact, 0.3, 5)
+assert abs(float(sampled.std(dim=0).mean()) / formula - 1) < 0.05  # formula and sampling agree
+here.draw("denoising_steps", pd.concat([spread, closed]), runs, task="hopper-medium")
+
+# %%
+table = spread.groupby("steps")[["output_sd", "data_sd", "ratio"]].mean()
+assert (spread[spread.steps == 1].ratio < 1).all()  # one step is the posterior mean: regression
+if here.profile != "smoke":  # an untrained network has no spread to speak of
+    assert table.ratio.is_monotonic_increasing
+table.round(3)
+
+# %%
+few, many_steps = table.ratio[default], table.ratio[max(steps)]
+verdict = "shrinks" if few < 0.95 * many_steps else "does not shrink"
+Markdown(
+    f"**Verdict.** From {max(steps)} to {default} steps the ratio goes from {many_steps:.2f} to "
+    f"{few:.2f} (mean of {len(studies)} seeds): fewer steps {verdict} the output's spread."
+)
+
+# %% [markdown]
+# ## What fails
+#
+# - **One step is regression.** It returns the posterior mean, which between modes is an action
+#   nobody took. On noisy data with one mode it may score well nonetheless (notebook 03).
+# - **Few steps act like less noise.** A comparison of two samplers with different numbers of steps
+#   also compares two temperatures. Every figure here uses the default unless it says otherwise.
+# - **A low loss says little.** It is dominated by noise that cannot be predicted. Samples against
+#   logged sequences and returns in the environment say more.
+# - **Undertrained models sample implausible sequences.** The smoke profile shows it: its loss has
+#   barely moved, and its figures only prove that the code runs.

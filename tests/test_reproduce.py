@@ -1,0 +1,205 @@
+"""The driver on a folder with two small notebooks, its stages replaced by a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import pandas as pd
+import pytest
+
+from uepo_lib import execution, facts, notebook, pairs, provenance, reproduce
+from uepo_lib.errors import UsageError
+from uepo_lib.runs import Store
+
+FIRST = """\
+# %% tags=["parameters"]
+profile = None
+n = 3
+
+# %%
+import os
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from uepo_lib import notebook
+from uepo_lib.specs import Spec
+
+here = notebook.start("01_first", profile, ["figures/squares.png", "tables/squares.csv"])
+
+# %%
+run = here.store.get_or_train(
+    Spec("toy", {"n": n, "seed": 0}), lambda run: run.save_json("n.json", {"n": n})
+)
+
+# %%
+figure, axes = plt.subplots()
+axes.plot([i**2 for i in range(n)])
+here.figure(figure, "squares", [run], task="toy")
+here.table(pd.DataFrame({"square": [i**2 for i in range(n)]}), "squares", [run], task="toy")
+
+# %%
+print(os.getcwd(), os.environ["UEPO_PRETRAINED"], os.environ["UEPO_NOTEBOOK"])
+"""
+
+SECOND = """\
+# %%
+from uepo_lib import notebook
+
+here = notebook.start("02_second")
+
+# %%
+print("second")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two notebook pairs, and a results root beside them."""
+    monkeypatch.setenv("UEPO_RESULTS", str(tmp_path / "results"))
+    monkeypatch.delenv("UEPO_NOTEBOOK", raising=False)
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    (notebooks / "01_first.py").write_text(FIRST)
+    (notebooks / "02_second.py").write_text(SECOND)
+    pairs.sync(notebooks)
+    return notebooks
+
+
+def run(folder: Path, **options) -> reproduce.Summary:
+    return reproduce.reproduce("smoke", folder=folder, prepare=lambda profile: None, **options)
+
+
+def rewrite(folder: Path, name: str, text: str) -> None:
+    (folder / f"{name}.py").write_text(text)
+    pairs.sync(folder)
+
+
+def test_second_call_computes_nothing(folder):
+    """One long test: each execution starts a kernel."""
+    environment = dict(os.environ)
+    done = run(folder)
+    assert str(done) == "1 runs computed, 2 notebooks executed, 0 up to date"
+    assert dict(os.environ) == environment
+    store = Store.open("smoke")
+    files = {path.name for path in [*store.figures.iterdir(), *store.tables.iterdir()]}
+    assert files == {"squares.png", "squares.pdf", "squares.csv", "squares.provenance.json"}
+    assert provenance.verify(store) == []
+    content = json.loads((store.figures / "squares.provenance.json").read_text())
+    assert (content["notebook"], content["seeds"], content["profile"]) == ("01_first", [0], "smoke")
+
+    executed = nbformat.read(store.notebooks / "01_first.ipynb", as_version=4)
+    assert executed.cells[-1].outputs[0].text == f"{folder} 0 01_first\n"
+    stamps = [cell.metadata["uepo"]["executed"] for cell in executed.cells]
+    assert stamps == [pairs.digest(cell.source) for cell in executed.cells]
+
+    assert str(run(folder)) == "0 runs computed, 0 notebooks executed, 2 up to date"
+    done = run(folder, notebooks=["01"], parameters=execution.parse_parameters(["n=4"]))
+    assert str(done) == "1 runs computed, 1 notebooks executed, 0 up to date"
+    assert len(pd.read_csv(store.tables / "squares.csv")) == 4
+
+
+def test_what_makes_a_notebook_out_of_date(folder):
+    store = Store.open("smoke")
+    store.figures.mkdir(parents=True)
+    output, executed = store.figures / "a.png", store.notebooks / "01_first.ipynb"
+    for path in (output, executed):
+        facts.write_text(path, "as it was")
+    state = {"key": "k", "seconds": 1, "outputs": {"figures/a.png": facts.sha256(output)}}
+    facts.write_json(store.notebooks / "01_first.json", state)
+
+    def current(key: str = "k") -> bool:
+        return reproduce._up_to_date(store, "01_first", key)
+
+    assert current() and not current("another source")
+    for path in (output, executed):
+        path.unlink()
+        assert not current()
+        facts.write_text(path, "as it was")
+        assert current()
+    facts.write_text(output, "altered")
+    assert not current()
+
+
+def test_the_key_follows_cells_profile_and_parameters(folder):
+    path = folder / "01_first.ipynb"
+    keys = {
+        reproduce._key(path, "smoke", {}),
+        reproduce._key(path, "laptop", {}),
+        reproduce._key(path, "smoke", {"n": 4}),
+    }
+    rewrite(folder, "01_first", FIRST.replace("n = 3", "n = 5"))
+    keys.add(reproduce._key(path, "smoke", {}))
+    assert len(keys) == 4
+
+
+def test_a_failing_notebook_is_named_and_kept(folder):
+    rewrite(folder, "02_second", "# %%\nprint(2)\n\n# %%\nraise ValueError('no data')\n")
+    with pytest.raises(reproduce.NotebookFailed, match=r"02_second .* cell 1: ValueError: no data"):
+        run(folder, notebooks=["02"])
+    kept = nbformat.read(Store.open("smoke").notebooks / "02_second.ipynb", as_version=4)
+    assert any(cell.get("outputs") for cell in kept.cells)
+
+
+def test_a_broken_promise_is_an_error(folder):
+    promise = '("02_second", outputs=["figures/a.png"])'
+    rewrite(folder, "02_second", SECOND.replace('("02_second")', promise))
+    with pytest.raises(reproduce.NotebookFailed, match=r"did not write figures/a.png"):
+        run(folder, notebooks=["02"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"notebooks": ["07"]}, "unknown notebook '07'"),
+        ({"parameters": {"m": 1}, "notebooks": ["01"]}, "unknown parameter of 01_first 'm'"),
+        ({"parameters": {"n": 1}, "notebooks": ["02"]}, "no cell tagged 'parameters'"),
+    ],
+)
+def test_bad_input_ends_before_anything_runs(folder, options, message):
+    with pytest.raises(UsageError, match=message):
+        run(folder, **options)
+    assert not Path(os.environ["UEPO_RESULTS"]).exists()
+
+
+def test_unknown_profile(folder):
+    with pytest.raises(UsageError, match="unknown profile 'smok'; did you mean 'smoke'"):
+        reproduce.reproduce("smok", folder=folder)
+
+
+def test_a_pair_that_differs_is_refused(folder):
+    (folder / "01_first.py").write_text(FIRST.replace("n = 3", "n = 5"))
+    with pytest.raises(UsageError, match=r"01_first.ipynb cell 0: source differs .*pairs sync"):
+        run(folder)
+
+
+def test_parameters_are_read_as_yaml():
+    texts = ["a=3", "b=true", "c=null", "d=[1, 2.5]", "e=x=y"]
+    expected = {"a": 3, "b": True, "c": None, "d": [1, 2.5], "e": "x=y"}
+    assert execution.parse_parameters(texts) == expected
+    with pytest.raises(UsageError, match="name=value"):
+        execution.parse_parameters(["a"])
+
+
+def test_start_refuses_what_it_cannot_keep(folder, capsys):
+    here = notebook.start("01_first", "smoke", ["figures/a.png"])
+    assert "01_first: profile smoke, device " in capsys.readouterr().out
+    with pytest.raises(UsageError, match="'01_first'"):
+        notebook.start("02_second", "smoke")
+    with pytest.raises(UsageError, match=r"figures/<name>.png"):
+        notebook.start("01_first", "smoke", ["a.png"])
+    figure, axes = plt.subplots()
+    with pytest.raises(UsageError, match="axes 0"):
+        here.figure(figure, "a", task="toy")
+    axes.plot([1, 2])
+    with pytest.raises(UsageError, match=r"did you mean 'figures/a.png'"):
+        here.figure(figure, "b", task="toy")
+    here.figure(figure, "a", task="toy")
+    first = (here.store.figures / "a.pdf").read_bytes()
+    here.figure(figure, "a", task="toy")
+    assert (here.store.figures / "a.pdf").read_bytes() == first
+    plt.close(figure)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import multiprocessing
+import time
+
+import pytest
+import torch
+from run_recipes import fail_at, square
+
+from uepo_lib.errors import UsageError
+from uepo_lib.sweep import run_all
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_in_order_with_one_thread_each(workers: int) -> None:
+    torch.set_num_threads(2)
+    jobs = [(square, (x,)) for x in range(4)]
+    assert run_all(jobs, workers, progress=False) == [(x * x, 1) for x in range(4)]
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+
+
+def test_first_failure_stops_the_others() -> None:
+    started = time.monotonic()
+    jobs = [(fail_at, (1, x, 60.0)) for x in range(2)]
+    with pytest.raises(UsageError, match="x=1: must be good") as error:
+        run_all(jobs, workers=2, progress=False)
+    assert time.monotonic() - started < 30
+    assert error.value.__notes__ == ["in fail_at(1, 1, 60.0)"]
+    deadline = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not multiprocessing.active_children()
+
+
+def test_failure_in_this_process() -> None:
+    with pytest.raises(UsageError, match="must be good") as error:
+        run_all([(fail_at, (0, x, 0.0)) for x in range(2)], progress=False)
+    assert error.value.__notes__ == ["in fail_at(0, 0, 0.0)"]
+
+
+def test_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    run_all([(square, (1,))], name="seeds")
+    assert "seeds: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5])
+def test_workers_are_a_positive_number(workers: int) -> None:
+    with pytest.raises(UsageError, match="workers="):
+        run_all([], workers)
+
+
+def test_nothing_to_do() -> None:
+    assert run_all([], 4, progress=False) == []

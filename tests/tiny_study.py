@@ -1,0 +1,74 @@
+"""All of the method in seconds: a budget below smoke, shared by tests and what they start."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uepo_lib import ppo, profiles
+from uepo_lib.methods.uepo import uepo
+from uepo_lib.stages import Study
+
+TASK = "hopper-medium"
+TINY = replace(
+    profiles.SMOKE,
+    num_transitions=2_000,
+    seeds=(0,),
+    diffusion_updates=12,
+    diffusion_batch=32,
+    clone_updates=12,
+    clone_batch=32,
+    critic_updates=12,
+    critic_batch=32,
+    q_hidden=(16, 16),
+    v_hidden=(16, 16),
+    dynamics_updates=12,
+    dynamics_hidden=(16, 16),
+    augmentation_ratio=0.2,
+    augmentation_horizon=6,
+    num_subpolicies=3,
+    amq_starts=4,
+    amq_horizon=8,
+    online_env_steps=1_024,
+    env_steps_per_update=128,
+    evaluation_episodes=2,
+    curve_episodes=1,
+    curve_points=2,
+)
+
+
+def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
+    """The profile "tiny", and folders of the test's own, whatever the environment says."""
+    patch.setitem(profiles.PROFILES, "tiny", TINY)
+    patch.setenv("UEPO_RESULTS", str(results))
+    patch.setenv("MINARI_DATASETS_PATH", str(data))
+    patch.setenv("UEPO_PRETRAINED", "0")
+    for name in ("UEPO_PROFILE", "UEPO_NOTEBOOK", "UEPO_CHECKPOINT_SECONDS"):
+        patch.delenv(name, raising=False)
+
+
+def tiny(seed: int = 0, overrides: dict[str, dict[str, Any]] | None = None) -> Study:
+    """A study at that budget."""
+    return Study(TASK, seed, "tiny", overrides, progress=False)
+
+
+def _slowly(seconds: float) -> None:
+    """Make online updates last, for a kill to hit one; the numbers stay."""
+    iterate = ppo.PPO.iterate
+
+    def slow(self: ppo.PPO, *arguments: Any) -> Any:
+        time.sleep(seconds)
+        return iterate(self, *arguments)
+
+    ppo.PPO.iterate = slow  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    profiles.PROFILES["tiny"] = TINY
+    _slowly(float(sys.argv[1]))
+    uepo(tiny())

@@ -1,0 +1,1 @@
+"""The UEPO companion: every component of the paper, small enough to read."""

@@ -1,0 +1,7 @@
+"""``python -m uepo_lib``."""
+
+import sys
+
+from uepo_lib.cli import main
+
+sys.exit(main())

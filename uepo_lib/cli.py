@@ -1,0 +1,274 @@
+"""The command line: ``python -m uepo_lib COMMAND``. Bad input is one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import torch
+
+from uepo_lib import datasets, profiles, tasks
+from uepo_lib.errors import UsageError, unknown
+
+METHODS = ("uepo", "bc")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with every mistake as one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 (it failed) or 2 (bad input)."""
+    torch.set_num_threads(1)
+    try:
+        options = parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], int] = options.command
+        return command(options)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = _Parser(prog="uepo", description="A companion to UEPO (arXiv 2511.10087).")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> _Parser:
+        made: _Parser = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(command=command)
+        return made
+
+    def with_profile(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--profile", help="smoke, laptop (default), full or paper")
+
+    listing = add("tasks", _tasks, "every task: environment, dataset, size, mean score, status")
+    with_profile(listing)
+    listing.add_argument("--json", action="store_true")
+
+    data = add("data", _data, "collect the local datasets from the committed behaviour policies")
+    with_profile(data)
+    data.add_argument("--task", help="one task; all by default")
+    data.add_argument("--json", action="store_true")
+
+    run = add("run", _run, "train one method on one task and seed, offline and online")
+    run.add_argument("method", help=f"one of: {', '.join(METHODS)}")
+    run.add_argument("--task", default="hopper-medium")
+    run.add_argument("--seed", type=int, default=0)
+    with_profile(run)
+    run.add_argument(
+        "--set", action="append", default=[], metavar="COMPONENT.PARAMETER=VALUE",
+        help="change a default: --set diffusion.lr=3e-4 (may be repeated)",
+    )  # fmt: skip
+    run.add_argument("--json", action="store_true")
+
+    _add_runs(add, with_profile)
+    for name, command, text in (
+        ("figures", _figures, "draw every figure again from its table"),
+        ("prepare", _prepare, "data and shared models, without the notebooks"),
+        ("reproduce", _reproduce, "data, models, notebooks, figures; what is finished is kept"),
+        ("publish", _publish, "copy results and executed notebooks to where they are committed"),
+    ):
+        with_profile(add(name, command, text))
+    add("behaviors", _behaviors, "train the behaviour policies again")
+    return top
+
+
+def _add_runs(add: Any, with_profile: Any) -> None:
+    made = add("runs", _runs_list, "list, show and verify runs")
+    actions = made.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
+    for name, command, text in (
+        ("list", _runs_list, "every run of the profile"),
+        ("show", _runs_show, "one run: configuration, provenance, artefacts"),
+        ("verify", _runs_verify, "check every run, figure and table against its record"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.set_defaults(command=command)
+        if name == "show":
+            action.add_argument("id")
+        with_profile(action)
+        action.add_argument("--json", action="store_true")
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Facts as JSON, or as an aligned table."""
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    elif rows:
+        import pandas as pd
+
+        print(pd.DataFrame(rows).to_string(index=False))
+
+
+def _tasks(options: argparse.Namespace) -> int:
+    folder = datasets.root(profiles.current(options.profile))
+    rows = []
+    for task in tasks.TASKS.values():
+        there = (folder / task.dataset_id / "data").is_dir()
+        row: dict[str, Any] = {
+            "task": task.name,
+            "environment": task.robot.env_id,
+            "dataset": task.dataset_id,
+            "source": "local",
+            "collected": there,
+            "transitions": None,
+            "mean_normalised_return": None,
+        }
+        if there:
+            data = datasets.load(task, folder)
+            row |= {"transitions": len(data), "mean_normalised_return": _mean_score(data)}
+        rows.append(row)
+    _print(rows, options.json)
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from uepo_lib.stages import load_data
+
+    profile = profiles.current(options.profile)
+    names = [tasks.get(options.task).name] if options.task else list(tasks.TASKS)
+    rows = []
+    for name in names:
+        data = load_data(name, profile)
+        rows.append(
+            {
+                "dataset": data.key.id,
+                "transitions": len(data),
+                "episodes": len(data.bounds),
+                "mean_normalised_return": _mean_score(data),
+                "hash": data.key.hash,
+            }
+        )
+    _print(rows, options.json)
+    if not options.json:
+        print(f"MINARI_DATASETS_PATH={datasets.root(profile)}")
+    return 0
+
+
+def _mean_score(data: datasets.Dataset) -> float | None:
+    """In percent; None if no episode was played to its end."""
+    returns = data.episode_returns()
+    return round(data.task.robot.normalised(float(returns.mean())), 1) if len(returns) else None
+
+
+def _run(options: argparse.Namespace) -> int:
+    from uepo_lib import configs
+    from uepo_lib.methods.bc import bc
+    from uepo_lib.methods.uepo import uepo
+    from uepo_lib.stages import COMPONENTS, Study
+
+    if options.method not in METHODS:
+        raise unknown("method", options.method, METHODS)
+    overrides = configs.parse_overrides(options.set, list(COMPONENTS))
+    study = Study(options.task, options.seed, options.profile, overrides)
+    # what the store says of its runs is not part of the JSON
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        online = uepo(study).online if options.method == "uepo" else bc(study).online
+    looks = online.run.table("evaluations").frame()
+    robot = study.task.robot
+    rows = [
+        {
+            "env_steps": int(look.env_steps),
+            "return": round(float(look["return"]), 1),
+            "normalised": round(robot.normalised(float(look["return"])), 1),
+            "episodes": int(look.episodes),
+            "policy_kl": round(float(look.policy_kl), 4),
+        }
+        for _, look in looks.iterrows()
+    ]
+    _print(rows, options.json)
+    if not options.json:
+        print("\n".join([f"run {online.run.id}", *robot.notes]))
+    return 0
+
+
+def _store(options: argparse.Namespace) -> Any:
+    from uepo_lib.runs import Store
+
+    return Store.open(profiles.current(options.profile))
+
+
+def _runs_list(options: argparse.Namespace) -> int:
+    from uepo_lib.provenance import list_runs
+
+    _print(list_runs(_store(options)), options.json)
+    return 0
+
+
+def _runs_show(options: argparse.Namespace) -> int:
+    from uepo_lib.provenance import show
+
+    print(json.dumps(show(_store(options), options.id), indent=2))
+    return 0
+
+
+def _runs_verify(options: argparse.Namespace) -> int:
+    from uepo_lib.provenance import outputs, verify
+
+    store = _store(options)
+    problems = verify(store)
+    if options.json:
+        print(json.dumps([{"subject": p.subject, "message": p.message} for p in problems]))
+    else:
+        for problem in problems:
+            print(problem)
+        checked = f"{len(store.finished())} runs, {len(outputs(store))} figures and tables"
+        print(f"{checked}: {len(problems) or 'no'} problem{'s' if len(problems) != 1 else ''}")
+    return 1 if problems else 0
+
+
+def _figures(options: argparse.Namespace) -> int:
+    from uepo_lib.notebook import redraw
+
+    profile = profiles.current(options.profile)
+    names = redraw(profile)
+    print(f"{len(names)} figures drawn from their tables: {', '.join(names) or 'none yet'}")
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from uepo_lib.preparation import prepare
+
+    prepare(profiles.current(options.profile))
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from uepo_lib.execution import NotebookFailed
+    from uepo_lib.reproduce import reproduce
+
+    try:
+        print(reproduce(profiles.current(options.profile)))
+    except NotebookFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from uepo_lib.preparation import reading_set
+    from uepo_lib.publish import publish
+
+    profile = profiles.current(options.profile)
+    for path in publish(profile, reading=reading_set(profile)):
+        print(path)
+    return 0
+
+
+def _behaviors(_: argparse.Namespace) -> int:
+    from uepo_lib import behaviors
+    from uepo_lib.runs import Store
+
+    for path in behaviors.train_all(Store.open("behaviors")):
+        print(path.name)
+    return 0

@@ -1,0 +1,33 @@
+"""What a user can get wrong, said in one line.
+
+Every public entry of the library raises :class:`UsageError` for bad input. The command line prints
+its message and exits with code 2; a notebook shows it as the last line of the traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """Bad input: one line that names the parameter, the value and what would be valid."""
+
+
+def unknown(kind: str, value: object, valid: Iterable[str]) -> UsageError:
+    """The error for a name that does not exist, with the nearest one that does.
+
+    >>> str(unknown("task", "hoper-medium", ["hopper-medium"]))
+    "unknown task 'hoper-medium'; did you mean 'hopper-medium'? valid: hopper-medium"
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(str(value), names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    return UsageError(f"unknown {kind} {str(value)!r}{hint} valid: {', '.join(names)}")
+
+
+def check(condition: bool, parameter: str, value: object, expected: str) -> None:
+    """Raise :class:`UsageError` unless ``condition``: ``check(n > 0, "n", n, "a positive
+    integer")``."""
+    if not condition:
+        raise UsageError(f"{parameter}={value!r}: must be {expected}")

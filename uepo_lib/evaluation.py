@@ -1,0 +1,150 @@
+"""How good is a policy? In the environment, counted; and offline, by AM-Q in the learned model.
+
+Returns in the environment are undiscounted sums over whole episodes from fixed reset seeds, the
+same for every policy. AM-Q (Uni-O4, arXiv 2311.03351, section 4) rolls a policy out in T̂ and
+averages Q.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from uepo_lib.datasets import Normaliser
+from uepo_lib.dynamics import DynamicsModel
+from uepo_lib.environments import ChunkedEnvs
+from uepo_lib.errors import check, unknown
+from uepo_lib.policies import Policy
+from uepo_lib.tasks import Robot
+from uepo_lib.values import Critic
+
+REVISION = 1
+
+Score = Literal["dead_zero", "published", "model_return"]
+ENVIRONMENTS_AT_ONCE = 128
+EVALUATION_SEED = 1_000_000
+"""First reset seed of evaluation episodes: far from every training seed."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Undiscounted ``returns`` and ``lengths``, each (n, episodes); episode e from one reset
+    seed."""
+
+    returns: Tensor
+    lengths: Tensor
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.lengths.sum())
+
+
+def evaluate(
+    policy: Policy,
+    robot: Robot,
+    normaliser: Normaliser,
+    num_episodes: int,
+    *,
+    first_seed: int = EVALUATION_SEED,
+    generator: torch.Generator | None = None,
+) -> Evaluation:
+    """Play ``num_episodes`` with every member of ``policy``; noise-free without a generator."""
+    check(num_episodes > 0, "num_episodes", num_episodes, "a positive integer")
+    per_wave = max(1, ENVIRONMENTS_AT_ONCE // policy.n)
+    waves = [
+        _play_wave(policy, robot, normaliser, range(first, min(first + per_wave, end)), generator)
+        for end in [first_seed + num_episodes]
+        for first in range(first_seed, end, per_wave)
+    ]
+    return Evaluation(
+        torch.cat([w.returns for w in waves], 1), torch.cat([w.lengths for w in waves], 1)
+    )
+
+
+def _play_wave(
+    policy: Policy,
+    robot: Robot,
+    normaliser: Normaliser,
+    seeds: range,
+    generator: torch.Generator | None,
+) -> Evaluation:
+    shape = (policy.n, len(seeds))
+    envs = ChunkedEnvs(robot, [*seeds] * policy.n, obs_horizon=policy.obs_horizon, auto_reset=False)
+    returns, lengths = torch.zeros(shape), torch.zeros(shape, dtype=torch.long)
+    while any(envs.active):
+        states = normaliser(envs.windows).unflatten(0, shape)
+        _, episodes = envs.step(policy.act(states, generator).flatten(0, 1))
+        for episode in episodes:
+            place = divmod(episode.env, len(seeds))
+            returns[place], lengths[place] = episode.undiscounted_return, episode.length
+    envs.close()
+    return Evaluation(returns, lengths)
+
+
+@dataclass(frozen=True)
+class AMQConfig:
+    """Off-policy evaluation in the model.
+
+    ``score``: "dead_zero" counts Q = 0 after an imagined end; "published" averages over the steps
+    before it, which rewards ending early; "model_return" is Σ γ^k r̂ + γ^H V (A9).
+    """
+
+    num_starts: int = 64
+    horizon: int = 200
+    score: Score = "dead_zero"
+    discount: float = 0.99
+
+    def __post_init__(self) -> None:
+        check(self.num_starts > 0, "num_starts", self.num_starts, "a positive integer")
+        check(self.horizon > 0, "horizon", self.horizon, "a positive integer")
+        if self.score not in get_args(Score):
+            raise unknown("score", self.score, get_args(Score))
+
+
+@torch.no_grad()
+def am_q(
+    policy: Policy,
+    dynamics: DynamicsModel,
+    critic: Critic,
+    starts: Tensor,
+    robot: Robot,
+    normaliser: Normaliser,
+    config: AMQConfig,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Every score of :class:`AMQConfig` for every member: name -> (n,).
+
+    ``starts`` (B, T_o, S) are standardised windows of D. All members see the same starts and the
+    same draws of elites, so that a difference is theirs and not luck. Elites predict by their mean:
+    the noise of a learned variance would be one more thing to be lucky with.
+    """
+    n, count = policy.n, len(starts)
+    check(
+        config.horizon % policy.action_horizon == 0, "horizon", config.horizon,
+        f"a multiple of the policy's action_horizon={policy.action_horizon}",
+    )  # fmt: skip
+    windows = starts.expand(n, *starts.shape).clone()
+    alive = torch.ones(n, count, dtype=torch.bool)
+    q_sum, q_count, returns = (torch.zeros(n, count) for _ in range(3))
+    for t in range(config.horizon):
+        if t % policy.action_horizon == 0:
+            plan = policy.act(windows).clamp(-1, 1)
+        actions = plan[:, :, t % policy.action_horizon].flatten(0, 1)
+        states = windows[:, :, -1].flatten(0, 1)
+        # where, not a product: after its end a trajectory may run off to infinity
+        q_sum += critic.min_q(states, actions).view(n, count).where(alive, 0.0)
+        q_count += alive
+        members = dynamics.draw_elites(count, generator).repeat(n)
+        after, rewards = dynamics.step(states, actions, member=members, sample=False)
+        returns += config.discount**t * rewards.view(n, count).where(alive, 0.0)
+        alive = alive & ~robot.terminated(normaliser.inverse(after)).view(n, count)
+        windows = torch.cat([windows[:, :, 1:], after.view(n, count, 1, -1)], dim=2)
+    final = critic.v(windows[:, :, -1].flatten(0, 1)).view(n, count).where(alive, 0.0)
+    return {
+        "dead_zero": q_sum.sum(1) / (count * config.horizon),
+        "published": q_sum.sum(1) / q_count.sum(1),
+        "model_return": (returns + config.discount**config.horizon * final).mean(1),
+    }

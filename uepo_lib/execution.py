@@ -1,0 +1,162 @@
+"""One notebook executed by papermill, with what papermill only warns of refused."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import yaml
+from nbclient.exceptions import DeadKernelError
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from uepo_lib import facts, pairs
+from uepo_lib.errors import UsageError, check, unknown
+
+ENGINE = "uepo"
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook did not run to its end, or did not write what it promised: one line, exit 1."""
+
+
+def parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
+    """``["n=3", "guided=true"]`` as ``{"n": 3, "guided": True}``: values are read as YAML."""
+    parameters = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        check(bool(equals) and name.isidentifier(), "parameter", text, "name=value")
+        parameters[name] = yaml.safe_load(value)
+    return parameters
+
+
+def validate(path: Path, parameters: Mapping[str, Any]) -> None:
+    """Refuse a pair whose halves differ, and parameters that a notebook does not have.
+
+    Raises:
+        UsageError: naming the cell, or the parameter and the valid ones.
+    """
+    script = path.with_suffix(".py")
+    if script.is_file() and (differences := pairs.drift(script, path)):
+        hint = "run python -m uepo_lib.pairs sync"
+        raise UsageError(f"{differences[0]}; to take what the script says, {hint}")
+    if not parameters:
+        return
+    cells = nbformat.read(path, as_version=4).cells
+    if not any("parameters" in cell.metadata.get("tags", []) for cell in cells):
+        raise UsageError(f"{path.name}: has no cell tagged 'parameters'")
+    known = papermill.inspect_notebook(str(path))
+    for name in parameters:
+        if name not in known:
+            raise unknown(f"parameter of {path.stem}", name, known)
+
+
+class _Engine(NBClientEngine):
+    """papermill's own engine, which also tells how far it is."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        advance: Callable[[int, int], None] | None = None,
+        **options: Any,
+    ) -> Any:
+        complete = nb_man.cell_complete
+
+        def completed(cell: Any, cell_index: int | None = None, **more: Any) -> None:
+            complete(cell, cell_index=cell_index, **more)
+            if advance is not None and cell_index is not None:
+                advance(cell_index + 1, len(nb_man.nb.cells))
+
+        nb_man.cell_complete = completed
+        # the port is local, but open to every user of the machine
+        config = Config(KernelManager={"transport_encryption": "auto"})
+        return super().execute_managed_notebook(nb_man, kernel_name, config=config, **options)
+
+
+papermill_engines.register(ENGINE, _Engine)
+
+
+def execute(
+    path: Path,
+    target: Path,
+    parameters: Mapping[str, Any] | None = None,
+    advance: Callable[[int, int], None] = lambda cell, cells: None,
+) -> None:
+    """Execute a notebook in its own folder; what there is of ``target`` stays also on failure.
+
+    Args:
+        path: the notebook; :func:`validate` it first.
+        target: where the executed one goes, each cell stamped with the source that was executed.
+        parameters: values for its parameters cell.
+        advance: called with (cells done, cells in all) after each cell.
+
+    Raises:
+        NotebookFailed: a cell raised, or the kernel died.
+    """
+    try:
+        with environment({"UEPO_NOTEBOOK": path.stem, "OMP_NUM_THREADS": "1"}):
+            papermill.execute_notebook(
+                path,
+                target,
+                parameters=dict(parameters or {}),
+                engine_name=ENGINE,
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                cwd=path.parent,
+                advance=advance,
+            )
+    except PapermillExecutionError as error:
+        last = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
+        raise NotebookFailed(f"{path.stem} failed in cell {error.cell_index}: {last}") from error
+    except DeadKernelError as error:
+        raise NotebookFailed(f"{path.stem} failed: its kernel died (out of memory?)") from error
+    finally:
+        if target.is_file():
+            notebook = nbformat.read(target, as_version=4)
+            pairs.stamp(notebook)
+            facts.write_text(target, nbformat.writes(notebook))
+
+
+@contextlib.contextmanager
+def kernel_of_this_interpreter() -> Iterator[None]:
+    """Make "python3" mean this interpreter, and keep Jupyter's own files out of the home."""
+    with tempfile.TemporaryDirectory(prefix="uepo-jupyter-") as temporary:
+        spec = Path(temporary) / "kernels" / "python3"
+        spec.mkdir(parents=True)
+        launch = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        metadata = {"supported_encryption": ["curve"]}
+        content = {**pairs.KERNEL, "argv": launch, "metadata": metadata}
+        facts.write_json(spec / "kernel.json", content)
+        places = {
+            "JUPYTER_PATH": temporary,
+            "JUPYTER_RUNTIME_DIR": f"{temporary}/runtime",
+            "IPYTHONDIR": f"{temporary}/ipython",
+        }
+        # a kernel chooses its own way to draw
+        with environment(places, without=("MPLBACKEND",)):
+            yield
+
+
+@contextlib.contextmanager
+def environment(variables: Mapping[str, str], without: Sequence[str] = ()) -> Iterator[None]:
+    """Set and remove environment variables for a while."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    for name in without:
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

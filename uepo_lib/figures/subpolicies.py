@@ -1,0 +1,195 @@
+"""Notebook 03: many policies from one model, on the toy and on the robot. Tables, then figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from uepo_lib import plotting
+from uepo_lib.diffusion import DiffusionModel
+from uepo_lib.ensembles import best_of_n, between_sd
+from uepo_lib.figures.policy import MODE_COLOURS
+from uepo_lib.runs import Run
+from uepo_lib.stages import Study
+from uepo_lib.subpolicies import SubPolicies
+from uepo_lib.toys import Doors, coverage, null_coverage
+
+ZERO, FRESH = "κ = 0", "fresh, κ = 1"
+
+
+# -- tables
+
+
+def coverage_table(toy: Doors, modes: Tensor, sizes: Sequence[int]) -> pd.DataFrame:
+    """Distinct modes in sets of n sub-policies, beside n independent draws: columns n, found, null.
+
+    ``modes`` (N,) are those of N sub-policies in one state.
+    """
+    rows = [(n, coverage(modes, n), null_coverage(n, toy.num_modes)) for n in sizes]
+    return pd.DataFrame(rows, columns=["n", "found", "null"])
+
+
+def mode_shares(
+    model: DiffusionModel, toy: Doors, noise: Tensor, kappas: Sequence[float], num_steps: int
+) -> pd.DataFrame:
+    """Which share of the seeds reaches each door, by κ, in the middle: kappa, mode, share, data."""
+    middle = torch.zeros(1, 2)
+    rows = []
+    for kappa in kappas:
+        policies = SubPolicies(model, noise, kappa, num_denoising_steps=num_steps)
+        modes = toy.mode_of(policies.plan_shared(toy.past(middle)))[:, 0]
+        for m, data in enumerate(toy.weights.tolist()):
+            rows.append((kappa, m, float((modes == m).float().mean()), data))
+    return pd.DataFrame(rows, columns=["kappa", "mode", "share", "data"])
+
+
+def returns_table(studies: Sequence[Study], kappas: Sequence[float]) -> tuple[Any, list[Run]]:
+    """Every episode's return: columns policy, kappa, seed, member, episode, return; and the runs.
+
+    Zero noise and fresh noise play the profile's evaluation, each κ its shorter one.
+    """
+    parts: list[pd.DataFrame] = []
+    runs: list[Run] = []
+    for study in studies:
+        model, short = study.diffusion_policy(), study.budget.curve_episodes
+        played = [(ZERO, 0.0, study.evaluate(study.zero_noise(model)))]
+        for kappa in kappas:
+            together = study.sub_policies(model, kappa)
+            played.append((f"κ = {kappa:g}", kappa, study.evaluate(together, short)))
+        played.append((FRESH, 1.0, study.evaluate(study.fresh(model), sampled=True)))
+        for name, kappa, evaluation in played:
+            returns = evaluation.value.returns.numpy()
+            member, episode = np.indices(returns.shape).reshape(2, -1)
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "policy": name,
+                        "kappa": kappa,
+                        "seed": study.seed,
+                        "member": member,
+                        "episode": episode,
+                        "return": returns.ravel(),
+                    }
+                )
+            )
+            runs += evaluation.runs
+    return pd.concat(parts, ignore_index=True), runs
+
+
+def matrix(part: pd.DataFrame) -> Tensor:
+    """One set of one seed as returns (n, episodes)."""
+    wide = part.pivot(index="member", columns="episode", values="return")
+    return torch.from_numpy(wide.to_numpy())
+
+
+def spread_of_sets(table: pd.DataFrame) -> pd.DataFrame:
+    """Of each set of each seed: mean, worst and best member, and the between-member sd."""
+    rows = []
+    for (name, seed), part in table.groupby(["policy", "seed"], sort=False):
+        returns = matrix(part)
+        if len(returns) < 2:
+            continue
+        means = returns.mean(1)
+        found = [float(means.mean()), float(means.min()), float(means.max()), between_sd(returns)]
+        rows.append((name, seed, *found))
+    return pd.DataFrame(rows, columns=["policy", "seed", "mean", "worst", "best", "between_sd"])
+
+
+def best_of_n_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Best member chosen on half of the episodes, of each set and seed.
+
+    Columns policy, seed, set_mean, same_half, other_half, zero_noise.
+    """
+    zero = table[table.policy == ZERO].groupby("seed")["return"].mean().to_dict()
+    rows = []
+    for (name, seed), part in table.groupby(["policy", "seed"], sort=False):
+        returns = matrix(part)
+        if len(returns) < 2:
+            continue
+        found = best_of_n(returns, torch.Generator().manual_seed(0))
+        rows.append((name, seed, float(returns.mean()), *found, zero[seed]))
+    columns = ["policy", "seed", "set_mean", "same_half", "other_half", "zero_noise"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+# -- figures
+
+
+@plotting.figure("mode_coverage")
+def mode_coverage(table: pd.DataFrame) -> Figure:
+    """Mean number of modes that n seeds reach, on the curve of n independent draws."""
+    figure, (axis,) = plotting.panels(1, width=4.4)
+    colours = plotting.COLOURS
+    axis.plot(table.n, table.null, "--", color=colours["data"], label="null $4(1 - 0.75^n)$")
+    axis.plot(table.n, table.found, "o", color=colours["UEPO"], label="n sub-policies, exact model")
+    axis.set(xlabel="n, number of seeds", ylabel="modes reached (of 4)", ylim=(0, 4.2))
+    axis.legend(loc="lower right")
+    return figure
+
+
+@plotting.figure("kappa_modes")
+def kappa_modes(table: pd.DataFrame) -> Figure:
+    """Mode weights against κ; dashed: the data's."""
+    figure, (axis,) = plotting.panels(1, width=4.8)
+    for (mode, part), colour in zip(table.groupby("mode"), MODE_COLOURS, strict=False):
+        label = f"door {mode}, data {part.data.iloc[0]:.0%}"
+        axis.plot(part.kappa, part.share, marker="o", markersize=3, color=colour, label=label)
+        axis.axhline(part.data.iloc[0], color=colour, linestyle="--", linewidth=0.8)
+    axis.set(xlabel=r"$\kappa$, scale of the initial noise", ylabel="share of the seeds")
+    axis.set_ylim(-0.03, 1.03)
+    axis.legend()
+    return figure
+
+
+@plotting.figure("subpolicy_returns")
+def subpolicy_returns(table: pd.DataFrame) -> Figure:
+    """Every sub-policy a dot, one colour a seed; the behaviour's episodes as a line."""
+    names = [name for name in dict.fromkeys(table.policy) if name != "data"]
+    seeds = sorted(table[table.policy != "data"].seed.unique())
+    figure, (axis,) = plotting.panels(1, width=6.4, height=3.2)
+    palette = [plotting.COLOURS[c] for c in ("UEPO", "BC", "model", "control", "highlight")]
+    means = table.groupby(["policy", "seed", "member"], as_index=False)["return"].mean()
+    for s, seed in enumerate(seeds):
+        for place, name in enumerate(names):
+            values = means[(means.policy == name) & (means.seed == seed)]["return"].to_numpy()
+            x = place + 0.2 * (s - (len(seeds) - 1) / 2)
+            colour = palette[s % len(palette)]
+            axis.scatter(np.full(len(values), x), values, color=colour, s=16, alpha=0.75, zorder=3)
+            axis.hlines(values.mean(), x - 0.09, x + 0.09, color=colour, linewidth=2)
+        axis.plot([], [], "o", color=palette[s % len(palette)], markersize=4, label=f"seed {seed}")
+    data = float(table[table.policy == "data"]["return"].mean())
+    axis.axhline(data, color=plotting.COLOURS["data"], linestyle="--", label="episodes of D, mean")
+    axis.set_xticks(range(len(names)), names)
+    axis.set(ylabel="return of a sub-policy (mean)", ylim=(0, None))
+    axis.grid(visible=False, axis="x")
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+@plotting.figure("best_of_n")
+def best_of_n_figure(table: pd.DataFrame) -> Figure:
+    """The chosen member on the episodes that chose it, and on others; one line a seed."""
+    names = list(dict.fromkeys(table.policy))
+    figure, axes = plotting.panels(len(names), width=2.6)
+    columns = ["set_mean", "same_half", "other_half"]
+    for axis, name in zip(axes, names, strict=True):
+        part = table[table.policy == name]
+        for _, row in part.iterrows():
+            axis.plot(range(3), row[columns].astype(float), "o-", color=plotting.COLOURS["UEPO"])
+            axis.axhline(row["zero_noise"], color=plotting.COLOURS["data"], linewidth=0.8)
+        axis.plot(
+            [], [], color=plotting.COLOURS["data"], linewidth=0.8, label="zero noise, each seed"
+        )
+        axis.set_xticks(range(3), ["mean of\nthe set", "chosen,\nsame half", "chosen,\nother half"])
+        axis.set(title=name, xlim=(-0.3, 2.3))
+        axis.sharey(axes[0])
+    axes[0].set_ylabel("return (mean of episodes)")
+    axes[0].set_ylim(0, None)
+    axes[-1].legend(loc="lower right")
+    return figure

@@ -1,0 +1,182 @@
+"""The online phase: PPO from an offline policy, watched at fixed points, every step counted.
+
+What is evaluated is the noise-free policy; what explores is its noisy self. The dip at the switch
+has two parts, the price of exploring and the price of learning, so both returns are kept.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from uepo_lib.datasets import Normaliser
+from uepo_lib.environments import ChunkedEnvs
+from uepo_lib.errors import check
+from uepo_lib.evaluation import Evaluation, evaluate
+from uepo_lib.policies import Policy
+from uepo_lib.ppo import PPO, Actor, PPOConfig, train_ppo
+from uepo_lib.recording import Recording
+from uepo_lib.tasks import Robot
+
+REVISION = 1
+CURVE_SEED = 2_000_000
+"""First reset seed of the evaluations between start and end."""
+
+
+class OnlineActor(Actor, Policy, Protocol):
+    """A policy that acts noise-free, explores, and scores what it explored."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How the online phase is observed; none of it feeds back into training."""
+
+    episodes: int
+    curve_episodes: int
+    curve_points: int
+    probe: Tensor
+    """(P, T_o, S) states on which the distance from the first policy is measured."""
+
+
+@torch.no_grad()
+def policy_kl(
+    old: OnlineActor, new: OnlineActor, states: Tensor, generator: torch.Generator
+) -> float:
+    """KL(old ‖ new) in nats a decision, by Monte Carlo over paths of ``old``: one per state.
+
+    For a denoising chain it is the KL of the whole chain, an upper bound on that of its actions.
+    """
+    _, path = old.sample_path(states, generator)
+    log_ratio = old.path_log_prob(states, path) - new.path_log_prob(states, path)
+    return float(log_ratio.sum(-1).mean())
+
+
+@torch.no_grad()
+def displacement(old: OnlineActor, new: OnlineActor, states: Tensor) -> float:
+    """Root mean square change of the noise-free actions on ``states`` (P, T_o, S)."""
+    change = new.act(states.unsqueeze(0)) - old.act(states.unsqueeze(0))
+    return float(change.square().mean().sqrt())
+
+
+def fine_tune(
+    actor: OnlineActor,
+    value: nn.Module,
+    robot: Robot,
+    normaliser: Normaliser,
+    config: PPOConfig,
+    watch: Watch,
+    *,
+    seed: int,
+    run: Recording,
+    progress: bool = True,
+) -> None:
+    """Fine-tune ``actor`` and ``value`` in place and write all that was seen into ``run``.
+
+    Tables ``metrics`` (a row an update) and ``evaluations`` (a row a look: environment steps,
+    noise-free mean return, KL and displacement from the first policy), tensors
+    ``returns.safetensors`` (``start`` and ``end``, noise-free, and their ``…_exploring``
+    counterparts, each (episodes,)), D_online in ``online.safetensors``, and the fine-tuned
+    ``model.safetensors``.
+    """
+    check(actor.n == 1, "actor", f"{actor.n} members", "one policy")
+    first_env = 10_000 * (seed + 1)
+    envs = ChunkedEnvs(
+        robot,
+        range(first_env, first_env + config.num_envs),
+        obs_horizon=actor.obs_horizon,
+        discount=config.discount,
+        keep_transitions=True,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    trainer = PPO(config, actor, value, envs, generator, standardise=normaliser)
+    observer = _Observer(actor, robot, normaliser, watch, trainer, run, seed)
+    if run.resumed_at is None:
+        observer.before()
+    train_ppo(
+        trainer, actor.action_horizon, recorder=run, observe=observer.after, name="online PPO",
+        extra_parts={"observer": observer}, progress=progress,
+    )  # fmt: skip
+    envs.close()
+    run.account("online training", envs.num_steps, len(trainer.episodes.value))
+    run.account("evaluation", *observer.spent)
+    run.save_tensors(observer.returns, "returns.safetensors")
+    run.save_tensors(actor.state_dict(), "model.safetensors")
+    run.save_tensors(envs.transitions(normaliser).named(), "online.safetensors")
+    run.save_json("training_episodes", trainer.episodes.value)
+
+
+class _Observer:
+    """Looks at the policy at fixed updates; part of the checkpoint, so a resumed run looks
+    alike."""
+
+    def __init__(
+        self,
+        actor: OnlineActor,
+        robot: Robot,
+        normaliser: Normaliser,
+        watch: Watch,
+        trainer: PPO,
+        run: Recording,
+        seed: int,
+    ) -> None:
+        self.actor, self.first = actor, copy.deepcopy(actor)
+        self.robot, self.normaliser, self.watch, self.run = robot, normaliser, watch, run
+        self.trainer, self.seed = trainer, seed
+        config = trainer.config
+        self.last = -(-config.num_env_steps // config.steps_per_update)
+        every = max(1, self.last // (watch.curve_points + 1))
+        self.points = set(range(every, self.last, every)[: watch.curve_points])
+        self.returns: dict[str, Tensor] = {}
+        self.spent = (0, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"returns": dict(self.returns), "spent": list(self.spent)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.returns = dict(state["returns"])
+        self.spent = (state["spent"][0], state["spent"][1])
+
+    def before(self) -> None:
+        """The first look, before any update."""
+        self.returns["start"] = self._play(self.watch.episodes)
+        self.returns["start_exploring"] = self._play(self.watch.episodes, exploring=True)
+        self._note(0, self.returns["start"])
+
+    def after(self, update: int) -> Mapping[str, float]:
+        """Called after every update."""
+        if update == self.last:
+            self.returns["end"] = self._play(self.watch.episodes)
+            self.returns["end_exploring"] = self._play(self.watch.episodes, exploring=True)
+            self._note(self.trainer.envs.num_steps, self.returns["end"])
+        elif update in self.points:
+            returns = self._play(self.watch.curve_episodes, CURVE_SEED)
+            self._note(self.trainer.envs.num_steps, returns)
+        return {}
+
+    def _play(
+        self, episodes: int, first_seed: int | None = None, exploring: bool = False
+    ) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed) if exploring else None
+        arguments = {} if first_seed is None else {"first_seed": first_seed}
+        seen: Evaluation = evaluate(
+            self.actor, self.robot, self.normaliser, episodes, generator=generator, **arguments
+        )
+        self.spent = (self.spent[0] + seen.num_steps, self.spent[1] + episodes)
+        return seen.returns[0]
+
+    def _note(self, env_steps: int, returns: Tensor) -> None:
+        probe = torch.Generator().manual_seed(self.seed)
+        self.run.table("evaluations").append(
+            {
+                "env_steps": env_steps,
+                "return": float(returns.mean()),
+                "episodes": len(returns),
+                "policy_kl": policy_kl(self.first, self.actor, self.watch.probe, probe),
+                "displacement": displacement(self.first, self.actor, self.watch.probe),
+            }
+        )

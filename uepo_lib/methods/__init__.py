@@ -1,0 +1,1 @@
+"""Whole algorithms, each written like its box in the paper."""

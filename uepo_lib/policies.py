@@ -1,0 +1,146 @@
+"""What can act: one ``act`` for every policy, and the Gaussian policy.
+
+A policy maps standardised state windows (n, B, T_o, S) to action chunks (n, B, T_a, A) in [-1, 1];
+n counts the members that a policy runs side by side, 1 for an ordinary one.
+
+    past states          now
+    s_{t-T_o+1} ... s_t   |  a_t  a_{t+1} ... a_{t+T_a-1} | replan
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from uepo_lib.errors import check
+from uepo_lib.networks import ACTIVATIONS, mlp, orthogonal_
+
+REVISION = 1
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Policy(Protocol):
+    """What evaluation, AM-Q and data collection need of a policy."""
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def obs_horizon(self) -> int: ...
+    @property
+    def action_horizon(self) -> int: ...
+
+    def act(self, states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Standardised windows (n, B, T_o, S) -> actions (n, B, T_a, A) in [-1, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class GaussianConfig:
+    """A diagonal Gaussian over a chunk of actions."""
+
+    state_dim: int
+    action_dim: int
+    obs_horizon: int = 1
+    action_horizon: int = 1
+    hidden: tuple[int, ...] = (256, 256, 256)
+    activation: str = "relu"
+    state_dependent_std: bool = True
+    """True: Uni-O4's network, mean and log-std through a tanh; False: PPO's usual free log-std."""
+    log_std_range: tuple[float, float] = (-5.0, 0.0)
+    initial_log_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("state_dim", "action_dim", "obs_horizon", "action_horizon"):
+            check(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+        known = self.activation in ACTIVATIONS
+        check(known, "activation", self.activation, f"one of {sorted(ACTIVATIONS)}")
+        low, high = self.log_std_range
+        check(low < high, "log_std_range", self.log_std_range, "(low, high) with low < high")
+
+
+class GaussianPolicy(nn.Module):
+    """N(μ(s), diag σ²): plain normal, no squashing; actions are clipped where they are executed.
+
+    The same object serves cloning, offline and online PPO, so nothing changes at a switch.
+    """
+
+    n = 1
+
+    def __init__(self, config: GaussianConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        outputs = config.action_horizon * config.action_dim
+        heads = 2 * outputs if config.state_dependent_std else outputs
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            inputs = config.obs_horizon * config.state_dim
+            self.body = mlp([inputs, *config.hidden, heads], config.activation)
+            orthogonal_(self.body)
+        if not config.state_dependent_std:
+            self.log_std = nn.Parameter(torch.full((outputs,), config.initial_log_std))
+
+    @property
+    def obs_horizon(self) -> int:
+        return self.config.obs_horizon
+
+    @property
+    def action_horizon(self) -> int:
+        return self.config.action_horizon
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows (..., T_o, S) -> mean and log-std, each (..., T_a, A)."""
+        shape = (*states.shape[:-2], self.config.action_horizon, self.config.action_dim)
+        out = self.body(states.flatten(-2))
+        if not self.config.state_dependent_std:
+            return out.reshape(shape), self.log_std.expand_as(out).reshape(shape)
+        mean, squashed = out.tanh().chunk(2, dim=-1)
+        low, high = self.config.log_std_range
+        log_std = low + 0.5 * (squashed + 1) * (high - low)
+        return mean.reshape(shape), log_std.reshape(shape)
+
+    def act(self, states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The mean without a generator, a sample with one."""
+        with torch.no_grad():
+            if generator is None:
+                return self(states)[0].clamp(-1, 1)
+            return self.sample(states, generator).clamp(-1, 1)
+
+    def sample(self, states: Tensor, generator: torch.Generator) -> Tensor:
+        """An unclipped sample (..., T_a, A): the *path* that :meth:`path_log_prob` scores."""
+        mean, log_std = self(states)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean + log_std.exp() * noise
+
+    def log_prob(self, states: Tensor, actions: Tensor) -> Tensor:
+        """log π(a|s) summed over the chunk, in nats: (...)."""
+        mean, log_std = self(states)
+        return normal_log_prob(actions, mean, log_std).sum((-2, -1))
+
+    # What ppo.py asks of an actor: a path (here, the unclipped action) and its log-probability
+    # per level (here, one). The denoising chain has one level per reverse step.
+
+    def sample_path(self, states: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        actions = self.sample(states, generator)
+        return actions, actions
+
+    def path_log_prob(self, states: Tensor, path: Tensor) -> Tensor:
+        """(N, T_o, S), (N, T_a, A) -> (N, 1)."""
+        return self.log_prob(states, path).unsqueeze(-1)
+
+    def entropy(self, states: Tensor) -> Tensor:
+        """Entropy in nats of the chunk's distribution: (...)."""
+        log_std = self(states)[1]
+        return (log_std + 0.5 * (1 + LOG_2PI)).sum((-2, -1))
+
+    def describe(self) -> dict[str, Any]:
+        """The config as JSON; with the tensors of ``state_dict`` it rebuilds the policy."""
+        return asdict(self.config)
+
+
+def normal_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Elementwise log N(x; mean, exp(log_std)²)."""
+    return -0.5 * ((x - mean) * (-log_std).exp()).square() - log_std - 0.5 * LOG_2PI

@@ -1,0 +1,78 @@
+"""Data and shared models for all notebooks, before the first of them opens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from uepo_lib import profiles, sweep, tasks
+from uepo_lib.methods.bc import bc
+from uepo_lib.methods.uepo import uepo
+from uepo_lib.stages import Product, Study, load_data
+
+TASK = "hopper-medium"
+KAPPAS = (0.25, 0.5, 1.0)
+
+
+def prepare(profile: str, workers: int | None = None) -> None:
+    """Collect every local dataset and compute what the notebooks share; finished runs are loaded.
+
+    ``workers`` processes side by side, by default one a core; the numbers do not depend on it. The
+    jobs of a wave are independent of each other, the longest first.
+    """
+    for name in tasks.TASKS:
+        load_data(name, profile)
+    seeds = profiles.budget(profile).seeds
+    for title, jobs in (("models", MODELS), ("methods", METHODS)):
+        sweep.run_all(
+            [(_do, (name, seed, profile)) for name in jobs for seed in seeds],
+            workers or os.cpu_count() or 1,
+            name=f"shared {title}",
+        )
+
+
+def _models(stage: str) -> Callable[[Study], None]:
+    def compute(study: Study) -> None:
+        product: Product[Any] = getattr(study, stage)()
+        _ = product.run
+
+    return compute
+
+
+def _sub_policies(study: Study) -> None:
+    """Zero noise, the κ sweep, and online PPO from the median sub-policy at κ = 0.5 (03, 07)."""
+    model = study.diffusion_policy()
+    _ = study.evaluate(study.zero_noise(model)).run
+    for kappa in KAPPAS:
+        _ = study.evaluate(study.sub_policies(model, kappa), study.budget.curve_episodes).run
+    median = study.median_member(study.sub_policies(model, 0.5))
+    _ = study.fine_tune(median, study.critic()).run
+
+
+def _uepo(study: Study) -> None:
+    uepo(study)
+
+
+def _bc(study: Study) -> None:
+    bc(study)
+
+
+MODELS = {name: _models(name) for name in ("dynamics", "diffusion_policy", "critic", "clone")}
+METHODS = {"uepo": _uepo, "sub_policies": _sub_policies, "bc": _bc}
+
+
+def _do(name: str, seed: int, profile: str) -> None:
+    study = Study(TASK, seed, profile, progress=False)
+    {**MODELS, **METHODS}[name](study)
+
+
+def reading_set(profile: str) -> list[str]:
+    """The ids of the small models that are committed for readers: seed 0's, all but D_diff."""
+    study = Study(TASK, 0, profile, progress=False)
+    model, initial = study.diffusion_policy(), study.dynamics()
+    synthetic = study.synthesise(study.sub_policies(model, 1.0, guided=True), initial)
+    products: list[Product[Any]] = [
+        model, initial, study.dynamics(synthetic), study.critic(), study.clone()
+    ]  # fmt: skip
+    return [product.keys[0].id for product in products]

@@ -1,0 +1,217 @@
+"""How much of everything: one table of budgets, fixed before tuning and equal for all methods.
+
+| profile | for |
+|---|---|
+| smoke | every line of code runs; the numbers mean nothing |
+| laptop | the default: local data, three seeds, two cores, under an hour |
+| full | five seeds and five times the data and updates, about 30 core-hours |
+| paper | the sizes that Uni-O4 published; a GPU |
+
+What the paper (UEPO) leaves unsaid has Uni-O4's size under ``paper`` where Uni-O4 has one, and is
+marked as our choice in :data:`PUBLISHED` where it has none.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+
+import pandas as pd
+
+from uepo_lib.errors import unknown
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Sizes of data, training, selection, online fine-tuning and evaluation."""
+
+    # data
+    num_transitions: int
+    seeds: tuple[int, ...]
+    # diffusion policy
+    diffusion_updates: int
+    diffusion_batch: int
+    # Gaussian behaviour cloning
+    clone_updates: int
+    clone_batch: int
+    # critics
+    critic_updates: int
+    critic_batch: int
+    q_hidden: tuple[int, ...]
+    v_hidden: tuple[int, ...]
+    # dynamics and augmentation
+    dynamics_updates: int
+    dynamics_hidden: tuple[int, ...]
+    augmentation_ratio: float
+    augmentation_horizon: int
+    # sub-policies and their selection
+    num_subpolicies: int
+    amq_starts: int
+    amq_horizon: int
+    # online
+    online_env_steps: int
+    env_steps_per_update: int
+    # evaluation
+    evaluation_episodes: int
+    curve_episodes: int
+    """Episodes of the evaluations between start and end."""
+    curve_points: int
+    """How many of those there are."""
+
+
+SMOKE = Budget(
+    num_transitions=4_000,
+    seeds=(0, 1),
+    diffusion_updates=60,
+    diffusion_batch=64,
+    clone_updates=60,
+    clone_batch=64,
+    critic_updates=100,
+    critic_batch=64,
+    q_hidden=(32, 32),
+    v_hidden=(32, 32),
+    dynamics_updates=100,
+    dynamics_hidden=(32, 32),
+    augmentation_ratio=0.5,
+    augmentation_horizon=10,
+    num_subpolicies=4,
+    amq_starts=8,
+    amq_horizon=20,
+    online_env_steps=1_024,
+    env_steps_per_update=256,
+    evaluation_episodes=3,
+    curve_episodes=2,
+    curve_points=1,
+)
+
+LAPTOP = Budget(
+    num_transitions=100_000,
+    seeds=(0, 1, 2),
+    diffusion_updates=5_000,
+    diffusion_batch=256,
+    clone_updates=10_000,
+    clone_batch=256,
+    critic_updates=20_000,
+    critic_batch=256,
+    q_hidden=(256, 256),
+    v_hidden=(256, 256),
+    dynamics_updates=6_000,
+    dynamics_hidden=(200, 200, 200, 200),
+    augmentation_ratio=2.0,
+    augmentation_horizon=50,
+    num_subpolicies=8,
+    amq_starts=64,
+    amq_horizon=200,
+    online_env_steps=50_000,
+    env_steps_per_update=2_048,
+    evaluation_episodes=50,
+    curve_episodes=10,
+    curve_points=5,
+)
+
+FULL = Budget(
+    num_transitions=500_000,
+    seeds=(0, 1, 2, 3, 4),
+    diffusion_updates=50_000,
+    diffusion_batch=256,
+    clone_updates=50_000,
+    clone_batch=256,
+    critic_updates=200_000,
+    critic_batch=256,
+    q_hidden=(256, 256),
+    v_hidden=(256, 256),
+    dynamics_updates=30_000,
+    dynamics_hidden=(200, 200, 200, 200),
+    augmentation_ratio=2.0,
+    augmentation_horizon=50,
+    num_subpolicies=10,
+    amq_starts=256,
+    amq_horizon=1_000,
+    online_env_steps=250_000,
+    env_steps_per_update=2_048,
+    evaluation_episodes=50,
+    curve_episodes=10,
+    curve_points=10,
+)
+
+PAPER = Budget(
+    num_transitions=1_000_000,
+    seeds=(0, 1, 2, 3, 4),
+    diffusion_updates=500_000,
+    diffusion_batch=256,
+    clone_updates=400_000,
+    clone_batch=512,
+    critic_updates=2_000_000,
+    critic_batch=512,
+    q_hidden=(1024, 1024),
+    v_hidden=(512, 512, 512),
+    dynamics_updates=200_000,
+    dynamics_hidden=(200, 200, 200, 200),
+    augmentation_ratio=2.0,
+    augmentation_horizon=50,
+    num_subpolicies=10,
+    amq_starts=512,
+    amq_horizon=1_000,
+    online_env_steps=1_000_000,
+    env_steps_per_update=2_048,
+    evaluation_episodes=50,
+    curve_episodes=10,
+    curve_points=20,
+)
+
+PROFILES = {"smoke": SMOKE, "laptop": LAPTOP, "full": FULL, "paper": PAPER}
+
+PUBLISHED = {
+    "num_transitions": "1M to 2M (D4RL)",
+    "seeds": "5",
+    "diffusion_updates": "not said",
+    "diffusion_batch": "not said",
+    "clone_updates": "400k (Uni-O4)",
+    "clone_batch": "512 (Uni-O4)",
+    "critic_updates": "2M (Uni-O4)",
+    "critic_batch": "512 (Uni-O4)",
+    "q_hidden": "2 × 1024 (Uni-O4)",
+    "v_hidden": "3 × 512 (Uni-O4)",
+    "dynamics_updates": "until no member improves (Uni-O4)",
+    "dynamics_hidden": "4 × 200 (Uni-O4)",
+    "augmentation_ratio": "2 to 3 (UEPO)",
+    "augmentation_horizon": "not said",
+    "num_subpolicies": "not said; 4 policies in Uni-O4",
+    "amq_starts": "512 (Uni-O4)",
+    "amq_horizon": "1000 (Uni-O4)",
+    "online_env_steps": "1M (Uni-O4)",
+    "env_steps_per_update": "2048 (Uni-O4)",
+    "evaluation_episodes": "10 (Uni-O4)",
+    "curve_episodes": "10 (Uni-O4)",
+    "curve_points": "not said",
+}
+"""What was published for each row; UEPO where it says, else Uni-O4."""
+
+
+def budget(profile: str) -> Budget:
+    """The budget called ``profile``; ``UsageError`` for another name."""
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    return PROFILES[profile]
+
+
+def current(profile: str | None = None) -> str:
+    """``profile``, else ``$UEPO_PROFILE``, else laptop; a name that exists."""
+    name = profile or os.environ.get("UEPO_PROFILE") or "laptop"
+    budget(name)
+    return name
+
+
+def table() -> pd.DataFrame:
+    """The whole budget table: a row a size, a column a profile, the published size last."""
+    rows = {
+        field.name: {name: _plain(getattr(b, field.name)) for name, b in PROFILES.items()}
+        | {"published": PUBLISHED[field.name]}
+        for field in fields(Budget)
+    }
+    rows["seeds"] |= {name: str(len(b.seeds)) for name, b in PROFILES.items()}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _plain(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,243 @@
+"""One task, one seed, one profile: data, resolved configurations, and how a stage becomes a run."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from uepo_lib import (
+    augmentation,
+    cloning,
+    collection,
+    datasets,
+    denoisers,
+    diffusion,
+    divergence,
+    dynamics,
+    evaluation,
+    policies,
+    ppo,
+    profiles,
+    tasks,
+    values,
+)
+from uepo_lib.configs import build
+from uepo_lib.datasets import Dataset
+from uepo_lib.errors import UsageError, check, unknown
+from uepo_lib.runs import Run, RunKey, Spec, Store
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+OBS_HORIZON = 1
+"""T_o. Hopper's state is Markov; two past states made its clones worse (notebook 02)."""
+
+COMPONENTS: dict[str, type[Any]] = {
+    "diffusion": diffusion.DiffusionConfig,
+    "denoiser": denoisers.DenoiserConfig,
+    "gaussian": policies.GaussianConfig,
+    "clone": cloning.CloneConfig,
+    "critic": values.IQLConfig,
+    "dynamics": dynamics.DynamicsConfig,
+    "augmentation": augmentation.AugmentationConfig,
+    "guidance": divergence.GuidanceConfig,
+    "amq": evaluation.AMQConfig,
+    "chain_ppo": ppo.PPOConfig,
+    "gaussian_ppo": ppo.PPOConfig,
+}
+"""What ``--set component.parameter=value`` can change."""
+
+FIXED = frozenset({"state_dim", "action_dim", "obs_horizon"})
+"""Parameters that the task sets and no override may."""
+
+ONLINE: dict[str, dict[str, Any]] = {
+    "chain_ppo": {
+        "learning_rate": 2e-4,
+        "critic_learning_rate": 1e-3,
+        "clip_range": 0.1,
+        "num_epochs": 5,
+        "minibatch_size": 32,
+    },
+    "gaussian_ppo": {
+        "learning_rate": 2e-4,
+        "critic_learning_rate": 1e-3,
+        "clip_range": 0.1,
+        "num_epochs": 10,
+    },
+}
+"""Online PPO. Minibatches are smaller for the chain, which decides once in T_a steps."""
+
+
+class Product(Generic[T]):
+    """Something that is computed, or loaded, when it is first asked for.
+
+    ``keys`` identify the runs it comes from and ``config`` what was chosen besides; both are known
+    before anything is computed, so a product can be the parent of another without its value.
+    """
+
+    def __init__(
+        self,
+        keys: tuple[RunKey, ...],
+        runs: Callable[[], tuple[Run, ...]],
+        value: Callable[[], T],
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.keys = keys
+        self.config: Mapping[str, Any] = config or {}
+        self._runs, self._value = runs, value
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """The finished runs it comes from."""
+        return self._runs()
+
+    @property
+    def run(self) -> Run:
+        """The run that made it."""
+        return self.runs[-1]
+
+    @cached_property
+    def value(self) -> T:
+        """The thing itself."""
+        return self._value()
+
+    def derive(self, make: Callable[[T], U], config: Mapping[str, Any]) -> Product[U]:
+        """Something that follows from this one without a run of its own."""
+        merged = {**self.config, **config}
+        return Product(self.keys, lambda: self.runs, lambda: make(self.value), merged)
+
+
+class Workbench:
+    """What all stages of one task, seed and profile share.
+
+    ``overrides`` changes defaults by component: ``{"diffusion": {"lr": 3e-4}}``.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        seed: int,
+        profile: str | None = None,
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.task = tasks.get(task)
+        check(seed >= 0, "seed", seed, "0 or a positive integer")
+        self.seed = seed
+        self.profile = profiles.current(profile)
+        self.budget = profiles.budget(self.profile)
+        self.store = Store.open(self.profile)
+        self.overrides = overrides or {}
+        self.progress = progress
+        for component in self.overrides:
+            if component not in COMPONENTS:
+                raise unknown("component", component, COMPONENTS)
+            for name in FIXED.intersection(self.overrides[component]):
+                raise UsageError(f"{component}.{name}: follows from the task, cannot be changed")
+            self.config(component)
+
+    def config(self, component: str, **extra: Any) -> Any:
+        """The resolved configuration of a component: profile, then ``extra``, then overrides."""
+        defaults = {**self._by_profile(component), **extra}
+        return build(COMPONENTS[component], self.overrides.get(component, {}), **defaults)
+
+    def _by_profile(self, component: str) -> dict[str, Any]:
+        b, robot = self.budget, self.task.robot
+        sizes = {"state_dim": robot.state_dim, "action_dim": robot.action_dim}
+        online = {"num_env_steps": b.online_env_steps, "steps_per_update": b.env_steps_per_update}
+        layers = len(b.dynamics_hidden) + 1
+        decay = torch.linspace(2.5e-5, 1e-4, layers).tolist()  # Uni-O4's, first layer to last
+        table: dict[str, dict[str, Any]] = {
+            "diffusion": {"num_updates": b.diffusion_updates, "batch_size": b.diffusion_batch},
+            "denoiser": {"obs_horizon": OBS_HORIZON},
+            "gaussian": {**sizes, "obs_horizon": OBS_HORIZON},
+            "clone": {"num_updates": b.clone_updates, "batch_size": b.clone_batch},
+            "critic": {
+                "num_updates": b.critic_updates,
+                "batch_size": b.critic_batch,
+                "hidden_q": b.q_hidden,
+                "hidden_v": b.v_hidden,
+            },
+            "dynamics": {
+                "hidden": b.dynamics_hidden,
+                "max_updates": b.dynamics_updates,
+                "weight_decay": tuple(round(d, 7) for d in decay),
+                "patience": None,  # models that are compared get equal gradient steps
+            },
+            "augmentation": {"ratio": b.augmentation_ratio, "horizon": b.augmentation_horizon},
+            "guidance": {"threshold": 1.0},
+            "amq": {"num_starts": b.amq_starts, "horizon": b.amq_horizon},
+            **{name: {**online, **chosen} for name, chosen in ONLINE.items()},
+        }
+        return table[component]
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A stream of its own for each purpose and seed."""
+        return torch.Generator().manual_seed(zlib.crc32(f"{purpose}/{self.seed}".encode()))
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The task's dataset, collected first if it is not there."""
+        return load_data(self.task.name, self.profile, self.progress)
+
+    @cached_property
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """Step indices (kept, held out) by whole episodes; the same for every seed."""
+        return self.dataset.split(0.1)
+
+    @cached_property
+    def windows(self) -> datasets.Windows:
+        """All windows that the policies learn from."""
+        return self.dataset.windows(OBS_HORIZON, self.config("denoiser").horizon)
+
+    def starts(self, count: int, purpose: str) -> Tensor:
+        """``count`` windows of D that an imagined rollout starts from: (count, T_o, S)."""
+        index = torch.randint(len(self.windows), (count,), generator=self.generator(purpose))
+        return self.windows.past(index)
+
+    def stage(
+        self,
+        kind: str,
+        config: Mapping[str, Any],
+        produce: Callable[[Run], None],
+        read: Callable[[Run], T],
+        modules: tuple[ModuleType, ...],
+        parents: tuple[Product[Any], ...] = (),
+        expect: str = "a moment",
+    ) -> Product[T]:
+        """What ``produce`` writes into a run and ``read`` makes of it, under the run's identity."""
+        spec = Spec(
+            kind,
+            {"task": self.task.name, "seed": self.seed, **config},
+            self.dataset.key,
+            tuple(key for parent in parents for key in parent.keys),
+            {m.__name__.rpartition(".")[2]: m.REVISION for m in modules},
+        )
+
+        def parent_runs() -> list[tuple[Run, ...]]:
+            return [parent.runs for parent in parents]
+
+        def get() -> tuple[Run, ...]:
+            return (self.store.get_or_train(spec, produce, expect=expect, needs=parent_runs),)
+
+        product: Product[T] = Product(
+            (spec.key,),
+            get,
+            lambda: read(product.run),
+        )
+        return product
+
+
+def load_data(task: str, profile: str, progress: bool = True) -> Dataset:
+    """The dataset of ``task`` at ``profile``'s size, collected first if it is not there."""
+    chosen, folder = tasks.get(task), datasets.root(profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = collection.recipe_for(chosen, profiles.budget(profile).num_transitions)
+    collection.collect(chosen, recipe, folder, progress)
+    return datasets.load(chosen, folder)

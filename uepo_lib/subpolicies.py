@@ -1,0 +1,234 @@
+"""Many policies from one model: sub-policy π^i starts its reverse process at its own noise ε_i.
+
+    π^i(s) = DDIM(κ ε_i, s),   ε_i ~ N(0, I) drawn once,   i = 1 .. n        (paper section 1; A2)
+
+A function of the state, n of them in one batched forward pass. κ = 1 is the paper. κ = 0 is the
+zero-noise policy, the same for every i. Sets are nested: the first two of ten are the set of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uepo_lib.diffusion import DiffusionModel
+from uepo_lib.divergence import Guidance, GuidanceConfig
+from uepo_lib.errors import UsageError, check
+
+REVISION = 1
+
+
+def seeded_noise(n: int, seed: int, shape: Sequence[int]) -> Tensor:
+    """n standard-normal tensors from one generator, one after another: (n, \\*shape).
+
+    Drawn one by one, since the values of a larger draw depend on its size.
+    """
+    check(n >= 1, "n", n, "a positive integer")
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for _ in range(n)])
+
+
+class SubPolicies:
+    """n sub-policies of one diffusion model; a ``Policy`` (see ``policies.py``).
+
+    ``noise`` (n, T, A) holds ε_i; ``kappa`` is one temperature or n of them. ``guidance`` sets
+    them against each other (A3): each then needs its n − 1 neighbours at its own states, and pays
+    for them. With ``fresh_noise`` every call draws new noise in place of ε_i, which makes all n
+    equal in law: the null against which fixed noise is judged.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        noise: Tensor,
+        kappa: float | Tensor = 1.0,
+        *,
+        action_horizon: int = 4,
+        num_denoising_steps: int | None = None,
+        guidance: Guidance | None = None,
+        fresh_noise: bool = False,
+    ) -> None:
+        n, shape = len(noise), model.action_shape
+        check(tuple(noise.shape[1:]) == shape, "noise", tuple(noise.shape), f"n times {shape}")
+        within = 1 <= action_horizon <= shape[0]
+        check(within, "action_horizon", action_horizon, f"in 1 .. T={shape[0]}")
+        self.kappa = torch.as_tensor(kappa, dtype=torch.float32).expand(n).to(model.device)
+        check(bool((self.kappa >= 0).all()), "kappa", kappa, "not negative")
+        steps = num_denoising_steps or model.config.num_denoising_steps
+        model.timesteps(steps)  # refuses a number of steps that the model does not have
+        if guidance is not None:
+            expected = (n, steps, *model.action_shape)
+            check(guidance.xi.shape == expected, "xi", tuple(guidance.xi.shape), f"{expected}")
+            check(n >= 2, "n", n, "at least 2 for guidance")
+        self.model = model
+        self.noise = noise.to(model.device)
+        self.n = n
+        self.obs_horizon, self.action_horizon = model.obs_horizon, action_horizon
+        self.num_denoising_steps = steps
+        self.guidance = guidance
+        self.fresh_noise = fresh_noise
+
+    @classmethod
+    def from_seeds(
+        cls,
+        model: DiffusionModel,
+        n: int,
+        seed: int,
+        kappa: float | Tensor = 1.0,
+        *,
+        action_horizon: int = 4,
+        num_denoising_steps: int | None = None,
+        guidance: GuidanceConfig | None = None,
+        fresh_noise: bool = False,
+    ) -> SubPolicies:
+        """Draw ε_i, and ξ_{i,k} if guided, from ``seed``; the first m of n are those of m."""
+        steps = num_denoising_steps or model.config.num_denoising_steps
+        hook = None
+        if guidance is not None:
+            # Its own stream: whether a set is guided does not change its ε_i.
+            xi = seeded_noise(n, seed + 2**32, (steps, *model.action_shape)).to(model.device)
+            hook = Guidance(guidance, xi)
+        return cls(
+            model,
+            seeded_noise(n, seed, model.action_shape),
+            kappa,
+            action_horizon=action_horizon,
+            num_denoising_steps=steps,
+            guidance=hook,
+            fresh_noise=fresh_noise,
+        )
+
+    @classmethod
+    def zero_noise(
+        cls,
+        model: DiffusionModel,
+        *,
+        action_horizon: int = 4,
+        num_denoising_steps: int | None = None,
+    ) -> SubPolicies:
+        """The control that every seed has to beat: κ = 0, n = 1."""
+        noise = torch.zeros(1, *model.action_shape)
+        return cls(
+            model,
+            noise,
+            0.0,
+            action_horizon=action_horizon,
+            num_denoising_steps=num_denoising_steps,
+        )
+
+    def select(self, i: int) -> SubPolicies:
+        """Sub-policy i alone; guidance is off from here on, having no neighbours (A3)."""
+        check(0 <= i < self.n, "i", i, f"in 0 .. {self.n - 1}")
+        return self._with(noise=self.noise[i : i + 1], kappa=self.kappa[i : i + 1], guidance=None)
+
+    def with_guidance(self, guidance: Guidance | None) -> SubPolicies:
+        """The same sub-policies, guided otherwise."""
+        return self._with(noise=self.noise, kappa=self.kappa, guidance=guidance)
+
+    def _with(self, *, noise: Tensor, kappa: Tensor, guidance: Guidance | None) -> SubPolicies:
+        return SubPolicies(
+            self.model,
+            noise,
+            kappa,
+            action_horizon=self.action_horizon,
+            num_denoising_steps=self.num_denoising_steps,
+            guidance=guidance,
+            fresh_noise=self.fresh_noise,
+        )
+
+    def act(self, states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Next actions, one state each: (n, B, T_o, S) -> (n, B, T_a, A)."""
+        return self.plan(states, generator)[:, :, : self.action_horizon]
+
+    @torch.no_grad()
+    def plan(self, states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Whole sequences, every sub-policy in its own states: (n, B, T_o, S) -> (n, B, T, A)."""
+        check(len(states) == self.n, "states", tuple(states.shape), f"(n={self.n}, B, T_o, S)")
+        if self.guidance is not None:
+            shared = self.plan_shared(states.flatten(0, 1), generator)
+            own = shared.unflatten(1, (self.n, -1)).diagonal(dim1=0, dim2=1)
+            return own.movedim(-1, 0)
+        batch = states.shape[1]
+        x = self._start(batch, generator)
+        actions = self.model.sample(x, states.flatten(0, 1), self.num_denoising_steps)
+        return actions.unflatten(0, (self.n, batch))
+
+    @torch.no_grad()
+    def plan_shared(self, past: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Whole sequences, all sub-policies in the same states: (B, T_o, S) -> (n, B, T, A)."""
+        context = self.model.encode(past).repeat(self.n)
+        x = self._start(len(past), generator)
+        actions = self.model.sample(x, context, self.num_denoising_steps, self.guidance)
+        return actions.unflatten(0, (self.n, len(past)))
+
+    def _start(self, batch: int, generator: torch.Generator | None) -> Tensor:
+        """κ ε_i for every row: (n·B, T, A)."""
+        noise = self.noise[:, None].expand(-1, batch, -1, -1)
+        if self.fresh_noise:
+            check(generator is not None, "generator", generator, "given when the noise is fresh")
+            noise = torch.randn(noise.shape, generator=generator, device=noise.device)
+        return (self.kappa[:, None, None, None] * noise).flatten(0, 1)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What :meth:`from_state` needs beside the model: tensors, and a JSON-able rest."""
+        tensors = {"noise": self.noise.contiguous(), "kappa": self.kappa.contiguous()}
+        rest: dict[str, Any] = {
+            "action_horizon": self.action_horizon,
+            "num_denoising_steps": self.num_denoising_steps,
+            "fresh_noise": self.fresh_noise,
+        }
+        if self.guidance is not None:
+            tensors["xi"] = self.guidance.xi
+            rest["guidance"] = asdict(self.guidance.config)
+            if self.guidance.control is not None:
+                tensors["control"] = self.guidance.control
+        return tensors, rest
+
+    @classmethod
+    def from_state(
+        cls, model: DiffusionModel, tensors: dict[str, Tensor], rest: dict[str, Any]
+    ) -> SubPolicies:
+        """The set that :meth:`state` described, on ``model``."""
+        rest, device = dict(rest), model.device
+        config = rest.pop("guidance", None)
+        guidance = None
+        if config is not None:
+            control = tensors.get("control")
+            guidance = Guidance(
+                GuidanceConfig(**config),
+                tensors["xi"].to(device),
+                None if control is None else control.to(device),
+            )
+        return cls(model, tensors["noise"], tensors["kappa"], guidance=guidance, **rest)
+
+
+def equal_power_controls(guided: SubPolicies, past: Tensor) -> dict[str, SubPolicies]:
+    """The two controls of a guided set, of the same root-mean-square power on states (B, T_o, S).
+
+    "ungated": at each step the guided set's σ, whatever the divergence. "final": white noise on the
+    finished actions, as large as what guidance made of them.
+    """
+    guidance = guided.guidance
+    if guidance is None:
+        raise UsageError("guidance=None: must be given, for there to be a power to match")
+    sigmas: list[Tensor] = []
+
+    def record(x0: Tensor, k: int, step_index: int) -> Tensor:
+        sigmas.append(guidance.sigma(x0.unflatten(0, (guided.n, -1)), step_index))
+        return guidance(x0, k, step_index)
+
+    context = guided.model.encode(past).repeat(guided.n)
+    start = guided._start(len(past), None)
+    actions = guided.model.sample(start, context, guided.num_denoising_steps, record)
+    plain = guided.model.sample(start, context, guided.num_denoising_steps)
+    power = torch.stack([s.square().mean().sqrt() for s in sigmas])
+    final = torch.zeros_like(power)
+    final[-1] = (actions - plain).square().mean().sqrt()
+    return {
+        name: guided.with_guidance(replace(guidance, control=control))
+        for name, control in (("ungated", power), ("final", final))
+    }

@@ -1,0 +1,94 @@
+"""Many runs on this machine: one process a job, one torch thread a process."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from uepo_lib.errors import check
+
+Job = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+def run_all(
+    jobs: Sequence[Job], workers: int = 1, *, name: str = "runs", progress: bool = True
+) -> list[Any]:
+    """Call ``function(*arguments)`` for every job and return the results in the jobs' order.
+
+    A bar shows what is done and how long the rest will take. The first failure ends all: the other
+    workers are stopped (their runs can be resumed) and that job's error is raised, naming the job.
+    Every job computes with one torch thread, so the numbers do not depend on ``workers``.
+
+    Args:
+        jobs: functions of an importable module with arguments that can be pickled.
+        workers: processes; with 1 the jobs run in this process.
+        name: the bar's label.
+        progress: show the bar.
+    """
+    check(isinstance(workers, int) and workers >= 1, "workers", workers, "a positive integer")
+    bar = tqdm(total=len(jobs), desc=name, unit="run", disable=not progress)
+    with bar:
+        if workers == 1 or len(jobs) < 2:
+            return _in_process(jobs, bar)
+        return _in_workers(jobs, min(workers, len(jobs)), bar)
+
+
+def _in_process(jobs: Sequence[Job], bar: tqdm[Any]) -> list[Any]:
+    results = []
+    with _one_thread():
+        for job in jobs:
+            with _named(job):
+                results.append(job[0](*job[1]))
+            bar.update()
+    return results
+
+
+def _in_workers(jobs: Sequence[Job], workers: int, bar: tqdm[Any]) -> list[Any]:
+    others = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(
+        # a fork would inherit torch's threads in an unknown state
+        workers,
+        multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    )
+    futures = {executor.submit(job[0], *job[1]): i for i, job in enumerate(jobs)}
+    results: list[Any] = [None] * len(jobs)
+    try:
+        for future in as_completed(futures):
+            with _named(jobs[futures[future]]):
+                results[futures[future]] = future.result()
+            bar.update()
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    executor.shutdown()
+    return results
+
+
+@contextmanager
+def _named(job: Job) -> Iterator[None]:
+    """Say which job an error comes from."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in {getattr(job[0], '__name__', job[0])}{job[1]!r}")
+        raise
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
