@@ -367,7 +367,7 @@ table.round(3)
 
 # %%
 few, many_steps = table.ratio[default], table.ratio[max(steps)]
-verdict = "shrinks" if few < 0.95 * many_steps else "does not shrink"
+verdict = "shrink" if few < 0.95 * many_steps else "do not shrink"
 Markdown(
     f"**Verdict.** From {max(steps)} to {default} steps the ratio goes from {many_steps:.2f} to "
     f"{few:.2f} (mean of {len(studies)} seeds): fewer steps {verdict} the output's spread."

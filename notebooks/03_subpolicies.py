@@ -224,8 +224,9 @@ without_noise = recorded.get("mean_action", {}).get("mean", "not recorded")
 reaches = "reaches" if interval.high >= target.mean else "does not reach"
 Markdown(
     f"**The zero-noise policy's 95 % interval {reaches} the mean return of the dataset's "
-    f"episodes.** Zero noise: {interval} ({zero.shape[0]} seeds × {zero.shape[1]} episodes); dataset: "
-    f"{target.mean:.0f} ({len(logged)} episodes); behaviour's mean action: {without_noise}."
+    f"episodes.** Zero noise: {interval} ({zero.shape[0]} seeds × {zero.shape[1]} episodes); "
+    f"dataset: {target.mean:.0f} ({len(logged)} episodes); the behaviour's mean action: "
+    f"{without_noise}."
 )
 
 # %% [markdown]
@@ -250,8 +251,8 @@ Markdown(
     f"Between κ = 0 and κ = 1 the mean of a set changes by up to {scale_effect:.0f}; between the "
     f"seeds of one set the true means have a standard deviation of up to {seed_effect:.0f}. Here "
     f"**{larger}** matters more. The best member's return is {ratio['κ = 1']:.1f} times the "
-    f"worst's at κ = 1 and {ratio['κ = 0.25']:.1f} times at κ = 0.25. At {len(studies)} seeds this is an "
-    "observation and no verdict."
+    f"worst's at κ = 1 and {ratio['κ = 0.25']:.1f} times at κ = 0.25. At {len(studies)} seeds this "
+    "is an observation and no verdict."
 )
 
 # %% [markdown]
@@ -291,7 +292,8 @@ Markdown(
 # ## What fails
 #
 # - **A seed is not a mode.** Plain seeds cover modes no better than independent draws do
-#   (section 2). On data with one mode they are constant biases, and their diversity is an offset of the action.
+#   (section 2). On data with one mode they are constant biases, and their diversity is an offset
+#   of the action.
 # - **The scale is a confounder.** Any gain of $n$ seeds has to be shown beside κ = 0 and beside the
 #   κ sweep, or it may be a gain in temperature.
 # - **Zero noise is no free lunch.** It is good on one noisy mode and out of support between

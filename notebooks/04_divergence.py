@@ -206,8 +206,8 @@ assert expected.max() > 0 and hook.sigma(near, step_index=4).abs().max() == 0
 # A point in the plane leaves by one of four doors (notebook 02). The model is the exact one, so
 # whatever happens is the mechanism and not a matter of training. Four sub-policies, several sets
 # of seeds, η from weak to strong. Two controls have the same root-mean-square power as guidance:
-# *ungated* noise at the same steps, whatever the divergence, and white noise on the *final*
-# actions.
+# *ungated* noise at the same steps, whatever the divergence, and white noise on the
+# *final* actions, as large as all that guidance did to them.
 #
 # Three numbers. The share of calls in which all sub-policies are at least τ apart is what
 # guidance aims at. The number of modes among the four is what one wants from it. The share of

@@ -302,8 +302,8 @@ Markdown(
 # episodes of Hopper-medium, and Hopper-expert, states and actions that D does not hold
 # (standardised as D is).
 #
-# **Expectation.** D_diff from T̂_init holds no fact about the world that D did not; at equal
-# gradient steps half or more of them go to fitting T̂_init's own predictions. So: no gain in
+# **Expectation.** D_diff from T̂_init holds no fact about the world that D did not, and at equal
+# gradient steps a share of them goes to fitting T̂_init's own predictions. So: no gain in
 # distribution, and none, or a loss, out of it.
 
 # %%
@@ -344,7 +344,7 @@ outside, inside = far["expert (out of distribution)"], far["held-out medium"]
 Markdown(
     "Out of distribution the one-step error of T̂_init is "
     + ", ".join(f"{ratio:.1f}" for ratio in outside / inside)
-    + " times that on held-out medium, by seed: the pendulum's lesson, on a robot."
+    + " times that on held-out medium, by seed; above 1 is the pendulum's lesson on a robot."
 )
 
 # %% [markdown]

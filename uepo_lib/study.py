@@ -63,12 +63,14 @@ ONLINE: dict[str, dict[str, Any]] = {
         "clip_range": 0.1,
         "num_epochs": 5,
         "minibatch_size": 32,
+        "target_kl": 0.1,
     },
     "gaussian_ppo": {
-        "learning_rate": 2e-4,
+        "learning_rate": 3e-5,
         "critic_learning_rate": 1e-3,
         "clip_range": 0.1,
         "num_epochs": 10,
+        "target_kl": 0.1,
     },
 }
 """Online PPO. Minibatches are smaller for the chain, which decides once in T_a steps."""
@@ -150,7 +152,12 @@ class Workbench:
     def _by_profile(self, component: str) -> dict[str, Any]:
         b, robot = self.budget, self.task.robot
         sizes = {"state_dim": robot.state_dim, "action_dim": robot.action_dim}
-        online = {"num_env_steps": b.online_env_steps, "steps_per_update": b.env_steps_per_update}
+        online = {
+            "num_env_steps": b.online_env_steps,
+            "steps_per_update": b.env_steps_per_update,
+            # V is an expectile of D's returns: first let it become the starting policy's value
+            "warmup_env_steps": 2 * b.env_steps_per_update,
+        }
         layers = len(b.dynamics_hidden) + 1
         decay = torch.linspace(2.5e-5, 1e-4, layers).tolist()  # Uni-O4's, first layer to last
         table: dict[str, dict[str, Any]] = {

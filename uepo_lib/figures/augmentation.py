@@ -194,7 +194,7 @@ def real_excess(model: DynamicsModel, batch: Batch, cfg: AugmentationConfig) -> 
 
 def acceptance_table(excess: Mapping[str, Tensor]) -> pd.DataFrame:
     """The share of trajectories below each ε: columns source, epsilon, share."""
-    grid = torch.logspace(-4, 2, 61)
+    grid = torch.logspace(-4, 2, 37)
     rows = [
         (name, epsilon, float((values < epsilon).float().mean()))
         for name, values in excess.items()
@@ -249,7 +249,7 @@ def draw_calibration(table: pd.DataFrame) -> Figure:
 @plotting.figure("05_open_loop")
 def draw_open_loop(table: pd.DataFrame) -> Figure:
     """T̂_init beside predictors that know no dynamics, up to k steps ahead."""
-    figure, (axes,) = plotting.panels(1, 4.6, 3.2)
+    figure, (axes,) = plotting.panels(1, 5.6, 3.2)
     for name, colour in COLOURS.items():
         part = table[table["predictor"] == name]
         if len(part):
@@ -268,7 +268,7 @@ def draw_acceptance(table: pd.DataFrame) -> Figure:
         "held-out real, simulator's cost": "highlight",
         "synthetic, simulator": "control",
     }
-    figure, (axes,) = plotting.panels(1, 4.6, 3.2)
+    figure, (axes,) = plotting.panels(1, 6.6, 3.2)
     for name, colour in sources.items():
         part = table[table["source"] == name]
         if len(part):

@@ -71,7 +71,7 @@ def gait_table(stds: Sequence[float] = (0.03, 0.1, 0.3, 0.6), count: int = 4096)
             "noise": noise,
             "div": float(divergence(a, b, floor).mean()),
             "low_passed": float(divergence(low_pass(a), low_pass(b), floor).mean()),
-            "limit": white_noise_divergence(noise, 3),
+            "limit": white_noise_divergence(noise, 3) if noise else math.nan,
         }
 
     rows = [
@@ -243,13 +243,13 @@ def draw_perturbation(table: pd.DataFrame) -> Figure:
 @plotting.figure("04_toy_guidance")
 def draw_toy_guidance(table: pd.DataFrame) -> Figure:
     """Does guidance buy modes, or jitter? Against η, every seed a line."""
-    figure, panels = plotting.panels(3, 3.1)
+    figure, panels = plotting.panels(3, 3.1, 3.0)
     for axes, (column, label) in zip(
         panels,
         (
-            ("call_share", "share of calls with min div ≥ τ"),
-            ("modes", "modes among the sub-policies"),
-            ("in_support", "share of plans within a mode"),
+            ("call_share", "calls with min div ≥ τ (share)"),
+            ("modes", "modes (of 4)"),
+            ("in_support", "plans within a mode (share)"),
         ),
         strict=True,
     ):

@@ -85,7 +85,7 @@ def returns_table(studies: Sequence[Study], kappas: Sequence[float]) -> tuple[An
 def matrix(part: pd.DataFrame) -> Tensor:
     """One set of one seed as returns (n, episodes)."""
     wide = part.pivot(index="member", columns="episode", values="return")
-    return torch.from_numpy(wide.to_numpy())
+    return torch.tensor(wide.to_numpy())
 
 
 def spread_of_sets(table: pd.DataFrame) -> pd.DataFrame:
@@ -190,6 +190,7 @@ def best_of_n_figure(table: pd.DataFrame) -> Figure:
         axis.set(title=name, xlim=(-0.3, 2.3))
         axis.sharey(axes[0])
     axes[0].set_ylabel("return (mean of episodes)")
-    axes[0].set_ylim(0, None)
+    highest = table[[*columns, "zero_noise"]].to_numpy().max()
+    axes[0].set_ylim(0, 1.08 * highest)
     axes[-1].legend(loc="lower right")
     return figure

@@ -1,0 +1,493 @@
+"""Notebooks 06 and 07: choosing π* without trying it, and going online. Tables, then figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from uepo_lib import plotting, ppo
+from uepo_lib.datasets import Dataset, Transitions
+from uepo_lib.dynamics import DynamicsModel
+from uepo_lib.methods.bc import bc
+from uepo_lib.methods.uepo import UEPO, uepo
+from uepo_lib.runs import Run
+from uepo_lib.stages import Product, Study
+from uepo_lib.statistics import mean_interval
+from uepo_lib.tasks import Robot
+from uepo_lib.values import Critic
+
+SCORES = {
+    "published": "mean Q before the end",
+    "dead_zero": "mean Q, 0 after the end",
+    "model_return": r"$\sum_k \gamma^k \hat r_k + \gamma^H V$",
+}
+STARTS = {
+    "UEPO": ("π* by AM-Q", plotting.COLOURS["UEPO"]),
+    "median": ("median sub-policy, κ = 0.5", plotting.COLOURS["control"]),
+    "BC": ("Gaussian clone", plotting.COLOURS["BC"]),
+}
+"""What goes online in notebook 07, how it is called, and its colour."""
+KAPPA_COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
+MARKERS = "osD^v<>"
+FEW = 3
+"""At so few seeds no verdict goes past inconclusive."""
+CLOSES, HIGH = 20.0, 80.0
+"""The rule of notebook 07: below a start of HIGH at least CLOSES percent of the gap are closed."""
+
+
+def verdict(differences: Sequence[float]) -> str:
+    """What one number a seed, expected to be positive, can carry."""
+    found = np.asarray(differences, dtype=float)
+    count = f"{int((found > 0).sum())} of {len(found)} seeds as expected"
+    if len(found) <= FEW:
+        return f"inconclusive ({count})"
+    interval = mean_interval(found)
+    if interval.low > 0:
+        return f"supported ({count})"
+    return f"{'contradicted' if interval.high < 0 else 'inconclusive'} ({count})"
+
+
+# -- 06: tables
+
+
+def expectile(values: Sequence[float], tau: float) -> float:
+    """The τ-expectile: τ Σ (x − e)₊ = (1 − τ) Σ (e − x)₊, found between two neighbours."""
+    x = np.sort(np.asarray(values, dtype=float))
+    for k in range(1, len(x)):  # k values lie at or below it
+        weights = np.where(np.arange(len(x)) < k, 1 - tau, tau)
+        e = float((weights * x).sum() / weights.sum())
+        if x[k - 1] <= e <= x[k]:
+            return e
+    return float(x[0])
+
+
+def extrapolation_table(seed: int = 0, count: int = 30, degree: int = 5) -> pd.DataFrame:
+    """One state, one action: returns seen for |a| ≤ ½ and a polynomial Q that was fitted to them.
+
+    Columns what (seen, fit or true), action, value.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    actions = torch.rand(count, generator=generator).numpy() - 0.5
+    noise = 0.2 * torch.randn(count, generator=generator).numpy()
+    grid = np.linspace(-1, 1, 101)
+    columns = {
+        "seen": (actions, 1 - actions**2 + noise),
+        "true": (grid, 1 - grid**2),
+        "fit": (grid, np.polyval(np.polyfit(actions, 1 - actions**2 + noise, degree), grid)),
+    }
+    parts = [pd.DataFrame({"what": k, "action": a, "value": v}) for k, (a, v) in columns.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def values_table(
+    data: Dataset, critics: Mapping[int, Critic], count: int = 400, discount: float = 0.99
+) -> pd.DataFrame:
+    """V beside the discounted return that followed in D: columns seed, index, followed, value.
+
+    Only states of episodes that ended by a fall: what would have followed a cut is not known.
+    """
+    followed = _discounted_to_go(data, discount)
+    ended = [range(a, b) for a, b in data.bounds.tolist() if bool(data.terminated[b - 1])]
+    known = torch.tensor([i for steps in ended for i in steps])
+    index = known[torch.linspace(0, len(known) - 1, min(count, len(known))).long()]
+    rows = []
+    for seed, critic in critics.items():
+        with torch.no_grad():
+            value = critic.v(data.states[index])
+        rows.append(pd.DataFrame({"seed": seed, "index": index, "followed": followed[index],
+                                  "value": value}))  # fmt: skip
+    return pd.concat(rows, ignore_index=True)
+
+
+def _discounted_to_go(data: Dataset, discount: float) -> torch.Tensor:
+    last = torch.zeros(len(data), dtype=torch.bool)
+    last[data.bounds[:, 1] - 1] = True
+    followed, carried = torch.empty(len(data)), 0.0
+    for i in range(len(data) - 1, -1, -1):
+        carried = float(data.rewards[i]) + (0.0 if last[i] else discount * carried)
+        followed[i] = carried
+    return followed
+
+
+def candidates_table(
+    studies: Iterable[Study], found: Mapping[int, UEPO], kappas: Sequence[float]
+) -> tuple[pd.DataFrame, list[Run]]:
+    """Every candidate (i, κ): its three scores, and its true return over two halves of episodes.
+
+    All candidates are judged by the same reset seeds, those of ``budget.curve_episodes``. Columns
+    seed, kappa, member, published, dead_zero, model_return, even, odd, return, chosen.
+    """
+    parts, runs = [], []
+    for study in studies:
+        made = found[study.seed]
+        sets = []
+        for kappa in kappas:
+            zero = kappa == 0
+            policies = study.zero_noise(made.model) if zero else study.sub_policies(
+                made.model, kappa
+            )  # fmt: skip
+            scores = study.am_q(policies, made.dynamics, made.critic)
+            judged = study.evaluate(policies, None if zero else study.budget.curve_episodes)
+            returns = judged.value.returns[:, : study.budget.curve_episodes]
+            row = {"seed": study.seed, "kappa": kappa, "member": range(len(returns)),
+                   **{name: scores.value[name] for name in SCORES},
+                   "even": returns[:, 0::2].mean(1), "odd": returns[:, 1::2].mean(1),
+                   "return": returns.mean(1)}  # fmt: skip
+            sets.append(pd.DataFrame(row))
+            runs += [*scores.runs, *judged.runs]
+        part = pd.concat(sets, ignore_index=True)
+        score = study.config("amq").score
+        part["chosen"] = part.index == part[score].idxmax()
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True), runs
+
+
+def correlation_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Spearman's ρ of each score with the true return: a row a seed, a column a score."""
+    rows = [
+        {"seed": seed, "candidates": len(part)}
+        | {name: float(stats.spearmanr(part[name], part["return"]).statistic) for name in SCORES}
+        for seed, part in table.groupby("seed")
+    ]
+    return pd.DataFrame(rows)
+
+
+def regret_table(table: pd.DataFrame, robot: Robot) -> pd.DataFrame:
+    """True return of three alternatives minus the chosen candidate's, in points of score.
+
+    The best candidate is found on one half of the episodes and judged on the other, both ways:
+    found and judged on the same ones it would look better than it is. Columns seed, against,
+    regret.
+    """
+    rows = []
+    for seed, part in table.groupby("seed"):
+        chosen = part[part.chosen].iloc[0]
+        best = [
+            float(part.loc[part[one].idxmax(), other] - chosen[other])
+            for one, other in (("even", "odd"), ("odd", "even"))
+        ]
+        zero = float(part.loc[part.kappa == 0, "return"].iloc[0])
+        against = {
+            "best candidate": float(np.mean(best)),
+            "κ = 0": zero - float(chosen["return"]),
+            "random candidate": float(part["return"].mean() - chosen["return"]),
+        }
+        rows += [(seed, name, value) for name, value in against.items()]
+    frame = pd.DataFrame(rows, columns=["seed", "against", "regret"])
+    frame["regret"] *= robot.normalised(1.0) - robot.normalised(0.0)
+    return frame
+
+
+def spent(runs: Iterable[Run]) -> dict[str, int]:
+    """Steps and episodes in the environment that ``runs`` paid for, each run counted once."""
+    once = {run.id: run for run in runs}.values()
+    paid = [part for run in once for part in run.record["environment"].values()]
+    return {key: sum(part[key] for part in paid) for key in ("steps", "episodes")}
+
+
+# -- 07: tables
+
+
+def gone_online(study: Study, found: UEPO) -> dict[str, Product[Any]]:
+    """The three online phases of one seed, by the names in :data:`STARTS`."""
+    median = study.median_member(study.sub_policies(found.model, 0.5))
+    return {
+        "UEPO": found.online,
+        "median": study.fine_tune(median, found.critic),
+        "BC": bc(study).online,
+    }
+
+
+def all_online(studies: Iterable[Study]) -> tuple[dict[int, UEPO], dict[tuple[str, int], Run]]:
+    """Algorithm 1's products by seed, and every online run by (start, seed)."""
+    products, runs = {}, {}
+    for study in studies:
+        products[study.seed] = uepo(study)
+        for name, online in gone_online(study, products[study.seed]).items():
+            runs[name, study.seed] = online.run
+    return products, runs
+
+
+def objective_table(clip_range: float) -> pd.DataFrame:
+    """L^CLIP of one sample against its ratio, by the library: columns advantage, ratio, value."""
+    rows = []
+    for advantage in (1.0, -1.0):
+        for ratio in np.linspace(0.6, 1.4, 81):
+            log_prob = torch.tensor([[ratio]], dtype=torch.float64).log()
+            sign = torch.tensor([[advantage]], dtype=torch.float64)
+            value = ppo.clipped_objective(log_prob, torch.zeros_like(log_prob), sign, clip_range)
+            rows.append((advantage, float(ratio), float(value)))
+    return pd.DataFrame(rows, columns=["advantage", "ratio", "value"]).assign(clip=clip_range)
+
+
+def curves_table(
+    runs: Mapping[tuple[str, int], Run], robot: Robot, dataset_return: float
+) -> pd.DataFrame:
+    """Every look at every policy: columns method, seed, look, env_steps, score, … , dataset."""
+    parts = []
+    for (name, seed), run in runs.items():
+        frame = run.table("evaluations").frame()
+        frame.insert(0, "method", name)
+        frame.insert(1, "seed", seed)
+        frame.insert(2, "look", range(len(frame)))
+        frame["score"] = frame["return"].map(robot.normalised)
+        parts.append(frame)
+    return pd.concat(parts, ignore_index=True).assign(dataset=robot.normalised(dataset_return))
+
+
+def switch_table(runs: Mapping[tuple[str, int], Run], robot: Robot) -> pd.DataFrame:
+    """What the switch costs, in points of score: columns method, seed, start, exploration, …
+
+    ``exploration``: the noise-free start minus the exploring one, the same reset seeds. ``update``:
+    the start minus the first look after an update. ``lowest``: the start minus the lowest look.
+    """
+    rows = []
+    for (name, seed), run in runs.items():
+        start, exploring = (
+            robot.normalised(float(run.tensors("returns")[key].mean()))
+            for key in ("start", "start_exploring")
+        )
+        looks = run.table("evaluations").frame()["return"].map(robot.normalised)
+        rows.append(
+            {"method": name, "seed": seed, "start": start, "exploration": start - exploring,
+             "update": start - looks[1], "lowest": start - looks[1:].min()}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def gap_table(runs: Mapping[tuple[str, int], Run], robot: Robot) -> pd.DataFrame:
+    """Start, end, share of the gap to the reference that was closed, and the rule's verdict.
+
+    The rule: from a start below HIGH at least CLOSES percent of the gap are closed; from a higher
+    one the end is not lower by more than the half-width of the start's 95 % interval.
+    """
+    rows = []
+    for (name, seed), run in runs.items():
+        start, end = (
+            np.array([robot.normalised(float(r)) for r in run.tensors("returns")[key]])
+            for key in ("start", "end")
+        )
+        half = mean_interval(start).mean - mean_interval(start).low
+        rows.append(
+            {"method": name, "seed": seed, "start": start.mean(), "half_width": half,
+             "end": end.mean()}
+        )  # fmt: skip
+    table = pd.DataFrame(rows)
+    low = table.start < HIGH
+    table["gap_closed"] = 100 * (table.end - table.start) / (100 - table.start)
+    table["rule"] = np.where(low, f"closes {CLOSES:g} %", "does not fall")
+    met = np.where(low, table.gap_closed >= CLOSES, table.end >= table.start - table.half_width)
+    table["verdict"] = np.where(met, "met", "not met")
+    return table
+
+
+def shift_table(
+    studies: Iterable[Study], found: Mapping[int, UEPO], runs: Mapping[tuple[str, int], Run]
+) -> pd.DataFrame:
+    """−log T̂ of real transitions before and after the refit: columns seed, data, model, nll."""
+    rows = []
+    for study in studies:
+        made = found[study.seed]
+        seen = {
+            "D, held out": study.dataset.transitions()[study.held_out[1]],
+            "D_online": Transitions(**runs["UEPO", study.seed].tensors("online")),
+        }
+        models: dict[str, DynamicsModel] = {
+            "before": made.dynamics.value, "after": made.online_dynamics.value
+        }  # fmt: skip
+        for data, transitions in seen.items():
+            for when, model in models.items():
+                nll = model.nll(transitions)
+                rows.append((study.seed, data, when, float(nll.mean()), float(nll.median())))
+    return pd.DataFrame(rows, columns=["seed", "data", "model", "nll", "median"])
+
+
+def steps_table(
+    studies: Iterable[Study], found: Mapping[int, UEPO], runs: Mapping[tuple[str, int], Run]
+) -> pd.DataFrame:
+    """Environment steps by purpose: columns method, seed, purpose, steps, episodes.
+
+    ``choosing`` is what it cost to find the policy that goes online; AM-Q asks only the model.
+    """
+    rows = []
+    for study in studies:
+        together = study.sub_policies(found[study.seed].model, 0.5)
+        judged = study.evaluate(together, study.budget.curve_episodes)
+        choosing = {"UEPO": found[study.seed].best.runs, "median": judged.runs, "BC": ()}
+        for name, chosen_by in choosing.items():
+            record = {"choosing": spent(chosen_by), **runs[name, study.seed].record["environment"]}
+            rows += [(name, study.seed, why, *paid.values()) for why, paid in record.items()]
+    return pd.DataFrame(rows, columns=["method", "seed", "purpose", "steps", "episodes"])
+
+
+# -- figures
+
+
+@plotting.figure("value_extrapolation")
+def value_extrapolation(table: pd.DataFrame) -> Figure:
+    """A fitted Q leaves the data; expectiles of what was seen do not."""
+    figure, (axis,) = plotting.panels(1, width=5.4, height=3.2)
+    part = {what: rows for what, rows in table.groupby("what")}
+    seen, colours = part["seen"], plotting.COLOURS
+    axis.axvspan(seen.action.min(), seen.action.max(), color="0.94", label="actions in the data")
+    axis.plot(part["true"].action, part["true"].value, "--", color=colours["data"], label="true")
+    axis.plot(part["fit"].action, part["fit"].value, color=colours["model"], label="fitted Q")
+    axis.plot(seen.action, seen.value, ".", color=colours["data"], label="seen")
+    for tau, line in ((0.5, ":"), (0.7, "-."), (0.9, "-")):
+        level = expectile(seen.value.tolist(), tau)
+        axis.axhline(level, color=colours["UEPO"], linestyle=line, linewidth=1, label=f"V, τ={tau}")
+    axis.set(xlabel="action", ylabel="return", ylim=(-1, 3))
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+@plotting.figure("critic_values")
+def critic_values(table: pd.DataFrame) -> Figure:
+    """V against what followed in the log, a panel a seed."""
+    seeds = sorted(table.seed.unique())
+    figure, axes = plotting.panels(len(seeds), width=2.6, height=2.6)
+    limits = (min(0.0, table.value.min()), 1.05 * table[["value", "followed"]].to_numpy().max())
+    for axis, seed in zip(axes, seeds, strict=True):
+        part = table[table.seed == seed]
+        axis.plot(limits, limits, "--", color=plotting.COLOURS["data"], linewidth=1)
+        axis.scatter(part.followed, part.value, s=6, alpha=0.5, color=plotting.COLOURS["model"])
+        axis.set(title=f"seed {seed}", xlabel="discounted return that followed")
+        axis.set(xlim=limits, ylim=limits)
+    axes[0].set_ylabel("V (IQL)")
+    return figure
+
+
+@plotting.figure("selection")
+def selection(table: pd.DataFrame) -> Figure:
+    """True return against each of the three scores; colour is κ, marker is the seed."""
+    figure, axes = plotting.panels(len(SCORES), width=3.1, height=3.0)
+    kappas, seeds = sorted(table.kappa.unique()), sorted(table.seed.unique())
+    for axis, (name, label) in zip(axes, SCORES.items(), strict=True):
+        for (kappa, seed), part in table.groupby(["kappa", "seed"]):
+            colour = KAPPA_COLOURS[kappas.index(kappa) % len(KAPPA_COLOURS)]
+            marker = MARKERS[seeds.index(seed) % len(MARKERS)]
+            axis.scatter(part[name], part["return"], s=16, color=colour, marker=marker, alpha=0.8)
+        chosen = table[table.chosen]
+        axis.scatter(chosen[name], chosen["return"], s=90, facecolors="none", edgecolors="k")
+        axis.set(title=name, xlabel=label)
+    axes[0].set_ylabel("true return")
+    last = axes[-1]
+    for kappa, colour in zip(kappas, KAPPA_COLOURS, strict=False):
+        last.plot([], [], "o", color=colour, label=f"κ = {kappa:g}")
+    for seed, marker in zip(seeds, MARKERS, strict=False):
+        last.plot([], [], marker, color="0.5", label=f"seed {seed}")
+    last.plot([], [], "o", markersize=9, color="none", markeredgecolor="k", label="chosen")
+    last.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+@plotting.figure("selection_regret")
+def selection_regret(table: pd.DataFrame) -> Figure:
+    """Regret against three alternatives, a dot a seed."""
+    figure, (axis,) = plotting.panels(1, width=4.6)
+    groups = list(dict.fromkeys(table.against))
+    values = [table[table.against == name].regret.tolist() for name in groups]
+    plotting.dots(axis, groups, values, plotting.COLOURS["UEPO"])
+    axis.axhline(0, color="0.5", linewidth=0.8)
+    axis.set(ylabel="regret of AM-Q's choice\n(points of score)", xlabel="compared with")
+    return figure
+
+
+@plotting.figure("ppo_objective")
+def ppo_objective(table: pd.DataFrame) -> Figure:
+    """The clipped objective of one sample, for a good action and a bad one."""
+    figure, axes = plotting.panels(2, width=2.9, height=2.4)
+    clip = float(table.clip.iloc[0])
+    for axis, (advantage, part) in zip(axes, table.groupby("advantage", sort=False), strict=True):
+        axis.plot(part.ratio, advantage * part.ratio, "--", color=plotting.COLOURS["data"],
+                  linewidth=1, label="unclipped")  # fmt: skip
+        axis.plot(part.ratio, part.value, color=plotting.COLOURS["UEPO"], label="clipped")
+        axis.axvspan(1 - clip, 1 + clip, color="0.94")
+        axis.set(title=f"advantage {advantage:+g}", xlabel="ratio new / old")
+    axes[0].set_ylabel("objective")
+    axes[0].legend(loc="upper left")
+    return figure
+
+
+@plotting.figure("online_curves")
+def online_curves(table: pd.DataFrame) -> Figure:
+    """Normalised return of the noise-free policy over online steps, every seed and the mean."""
+    figure, (axis,) = plotting.panels(1, width=6.4, height=3.6)
+    _paths(axis, table, "score")
+    level = float(table.dataset.iloc[0])
+    right = table.env_steps.max()
+    for height, text in ((level, "dataset's mean"), (100.0, "reference")):
+        axis.axhline(height, color=plotting.COLOURS["data"], linestyle="--", linewidth=1)
+        axis.text(right, height, text, size="x-small", color="0.35", ha="right", va="bottom")
+    axis.set(xlabel="online environment steps", ylabel="normalised return,\nnoise-free policy")
+    axis.set_ylim(min(0.0, table.score.min()) - 2, max(106.0, 1.05 * table.score.max()))
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+@plotting.figure("policy_change")
+def policy_change(table: pd.DataFrame) -> Figure:
+    """How far the policy moved: KL from the first policy, and its noise-free actions."""
+    figure, (left, right) = plotting.panels(2, width=3.3)
+    _paths(left, table, "policy_kl")
+    _paths(right, table, "displacement")
+    left.set(xlabel="online environment steps", ylabel="KL(start ‖ now), nats a decision")
+    right.set(xlabel="online environment steps", ylabel="RMS change of actions\n(action units)")
+    right.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _paths(axis: Axes, table: pd.DataFrame, y: str) -> None:
+    """Thin lines for seeds, bold for the mean over seeds at each look.
+
+    A chunk may end early, so looks of different seeds lie a few steps apart.
+    """
+    for name, (label, colour) in STARTS.items():
+        part = table[table.method == name]
+        for _, one in part.groupby("seed"):
+            axis.plot(one.env_steps, one[y], color=colour, alpha=0.35, linewidth=0.9)
+        mean = part.groupby("look")[["env_steps", y]].mean()
+        axis.plot(mean.env_steps, mean[y], color=colour, marker="o", markersize=3, label=label)
+
+
+@plotting.figure("switch_cost")
+def switch_cost(table: pd.DataFrame) -> Figure:
+    """The two prices of the switch, a dot a seed; positive is lost."""
+    figure, axes = plotting.panels(2, width=3.4)
+    titles = {"exploration": "exploration: noise-free − exploring",
+              "update": "update: start − first look after"}  # fmt: skip
+    for axis, (column, title) in zip(axes, titles.items(), strict=True):
+        for place, (name, (_, colour)) in enumerate(STARTS.items()):
+            values = table[table.method == name][column]
+            spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
+            axis.scatter(place + spread, values, color=colour, s=16)
+            axis.hlines(values.mean(), place - 0.25, place + 0.25, color=colour, linewidth=2)
+        axis.axhline(0, color="0.5", linewidth=0.8)
+        axis.set_title(title)
+        axis.set_xticks(range(len(STARTS)), list(STARTS))
+        axis.set_xlim(-0.5, len(STARTS) - 0.5)
+    axes[0].set_ylabel("lost (points of score)")
+    return figure
+
+
+@plotting.figure("online_dynamics")
+def online_dynamics(table: pd.DataFrame) -> Figure:
+    """NLL of held-out and of online transitions, before and after the refit, a line a seed."""
+    groups = list(dict.fromkeys(table.data))
+    figure, axes = plotting.panels(len(groups), width=2.6)
+    for axis, name in zip(axes, groups, strict=True):
+        for _, one in table[table.data == name].groupby("seed"):
+            axis.plot(one.model, one.nll, color=plotting.COLOURS["model"], marker="o", markersize=4)
+        axis.set(title=name, xlabel="refit of the dynamics model", xlim=(-0.4, 1.4))
+    low, high = table.nll.min(), table.nll.max()
+    for axis in axes:
+        axis.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+    axes[0].set_ylabel("mean NLL (nats)")
+    return figure
