@@ -66,10 +66,10 @@ ONLINE: dict[str, dict[str, Any]] = {
         "target_kl": 0.1,
     },
     "gaussian_ppo": {
-        "learning_rate": 3e-5,
+        "learning_rate": 5e-5,
         "critic_learning_rate": 1e-3,
         "clip_range": 0.1,
-        "num_epochs": 10,
+        "num_epochs": 5,
         "target_kl": 0.1,
     },
 }
