@@ -39,7 +39,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from uepo_lib import behaviors, collection, denoisers, notebook, stages, tasks
+from uepo_lib import behaviors, collection, denoisers, notebook, stages, study, tasks
 from uepo_lib.figures import data as figures
 
 # %%
@@ -274,7 +274,7 @@ for past, acts in zip(batch.past.int().tolist(), batch.actions.int().tolist(), s
 # Now all windows of the three datasets, at the sizes that the policies use.
 
 # %%
-horizon, obs_horizon = denoisers.DenoiserConfig().horizon, stages.OBS_HORIZON
+horizon, obs_horizon = denoisers.DenoiserConfig().horizon, study.OBS_HORIZON
 for name, data in found.items():
     windows = data.windows(obs_horizon, horizon)
     lengths = data.bounds[:, 1] - data.bounds[:, 0]

@@ -43,7 +43,7 @@ from IPython.display import Markdown
 from torch.distributions import Normal
 
 from uepo_lib import divergence as dv
-from uepo_lib import notebook, toys
+from uepo_lib import notebook, statistics, toys
 from uepo_lib.figures import mechanisms
 from uepo_lib.stages import Study
 from uepo_lib.subpolicies import equal_power_controls
@@ -241,7 +241,7 @@ Markdown(
 # %%
 rows = [
     f"- *Guided above {other}, {what}:* "
-    + mechanisms.verdict(mechanisms.paired(at_eta, column, "guided", other))
+    + statistics.verdict(mechanisms.paired(at_eta, column, "guided", other))
     for column, what in (("call_share", "share of calls at τ"), ("modes", "modes"))
     for other in ("unguided", "ungated")
 ]

@@ -54,10 +54,9 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from uepo_lib import dynamics, notebook
+from uepo_lib import dynamics, notebook, statistics
 from uepo_lib.augmentation import AugmentationConfig, gaussian_kl
 from uepo_lib.figures import augmentation as shown
-from uepo_lib.figures.mechanisms import verdict
 from uepo_lib.stages import Study, load_data
 
 # %%
@@ -332,7 +331,7 @@ ends.unstack("seed").round(2)
 
 # %%
 lines = [
-    f"- *{name}, {step} step{'s' if step > 1 else ''}:* {verdict(part.tolist())}; error of T̂ over "
+    f"- *{name}, {step} step{'s' if step > 1 else ''}:* {statistics.verdict(part.tolist())}; error of T̂ over "
     f"that of T̂_init {', '.join(f'{2**-g:.2f}' for g in part)}"
     for (name, step), part in ends.groupby(level=["data", "step"], sort=False)
 ]

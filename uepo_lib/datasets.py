@@ -177,6 +177,7 @@ class Dataset:
     def split(self, fraction: float, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Indices of steps (kept, held out); whole episodes are held out, about ``fraction``."""
         check(0 < fraction < 1, "fraction", fraction, "between 0 and 1")
+        check(len(self.bounds) > 1, "episodes", len(self.bounds), "at least 2, to hold one out")
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self.bounds), generator=generator)
         lengths = (self.bounds[:, 1] - self.bounds[:, 0])[order]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from gymnasium.wrappers.utils import RunningMeanStd
 from torch import Tensor, nn
 
 from uepo_lib.environments import ChunkedEnvs, Episode
 from uepo_lib.errors import check
+from uepo_lib.scaling import RunningScale
 from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, Value, fit
 
 REVISION = 1
@@ -134,53 +134,6 @@ def generalised_advantage(
     return advantages
 
 
-class RunningScale:
-    """Running mean and variance of states, and of discounted returns to scale rewards by."""
-
-    def __init__(self, state_dim: int, num_envs: int, discount: float, config: PPOConfig) -> None:
-        self.states = RunningMeanStd(shape=(state_dim,))
-        self.returns = RunningMeanStd(shape=())
-        self.carried = torch.zeros(num_envs)
-        self.discount, self.config = discount, config
-
-    def update_states(self, windows: Tensor) -> None:
-        if self.config.normalise_states:
-            self.states.update(windows[:, -1].double().numpy())
-
-    def normalise(self, windows: Tensor) -> Tensor:
-        if not self.config.normalise_states:
-            return windows
-        mean, std = self.mean_std()
-        return ((windows - mean) / std).clamp(-10, 10)
-
-    def mean_std(self) -> tuple[Tensor, Tensor]:
-        """(S,) each, float32."""
-        mean = torch.as_tensor(self.states.mean, dtype=torch.float32)
-        return mean, torch.as_tensor((self.states.var + 1e-8) ** 0.5, dtype=torch.float32)
-
-    def scale_rewards(self, rewards: Tensor, done: Tensor) -> Tensor:
-        if not self.config.normalise_rewards:
-            return rewards
-        self.carried = self.carried * self.discount + rewards
-        self.returns.update(self.carried.double().numpy())
-        self.carried = self.carried * (~done)
-        return (rewards / float((self.returns.var + 1e-8) ** 0.5)).clamp(-10, 10)
-
-    def state_dict(self) -> dict[str, Any]:
-        pairs = {"states": self.states, "returns": self.returns}
-        moments = {
-            k: [torch.as_tensor(v.mean), torch.as_tensor(v.var), float(v.count)]
-            for k, v in pairs.items()
-        }
-        return {"moments": moments, "carried": self.carried.clone()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for key, target in (("states", self.states), ("returns", self.returns)):
-            mean, var, target.count = state["moments"][key]
-            target.mean, target.var = mean.numpy(), var.numpy()
-        self.carried = state["carried"].clone()
-
-
 class PPO:
     """Collect, estimate advantages, improve: one object per training, all its state resumable."""
 
@@ -197,7 +150,13 @@ class PPO:
         self.config, self.actor, self.critic = config, actor, critic
         self.envs, self.generator, self.standardise = envs, generator, standardise
         state_dim = envs.robot.state_dim
-        self.scale = RunningScale(state_dim, len(envs.envs), config.discount, config)
+        self.scale = RunningScale(
+            state_dim,
+            len(envs.envs),
+            config.discount,
+            states=config.normalise_states,
+            rewards=config.normalise_rewards,
+        )
         critic_rate = config.critic_learning_rate or config.learning_rate
         self.rates = (config.learning_rate, critic_rate)
         trainable = [p for p in actor.parameters() if p.requires_grad]

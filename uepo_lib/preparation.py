@@ -24,9 +24,14 @@ def prepare(profile: str, workers: int | None = None) -> None:
     for name in tasks.TASKS:
         load_data(name, profile)
     seeds = profiles.budget(profile).seeds
-    for title, jobs in (("models", MODELS), ("methods", METHODS)):
+    waves = {
+        "models": [(name, seed) for name in MODELS for seed in seeds],
+        "methods": [(name, seed) for name in METHODS for seed in seeds]
+        + [(name, seeds[0]) for name in ONE_SEED],
+    }
+    for title, jobs in waves.items():
         sweep.run_all(
-            [(_do, (name, seed, profile)) for name in jobs for seed in seeds],
+            [(_do, (name, seed, profile)) for name, seed in jobs],
             workers or os.cpu_count() or 1,
             name=f"shared {title}",
         )
@@ -44,10 +49,23 @@ def _sub_policies(study: Study) -> None:
     """Zero noise, the κ sweep, and online PPO from the median sub-policy at κ = 0.5 (03, 07)."""
     model = study.diffusion_policy()
     _ = study.evaluate(study.zero_noise(model)).run
+    _ = study.evaluate(study.fresh(model), sampled=True).run
     for kappa in KAPPAS:
         _ = study.evaluate(study.sub_policies(model, kappa), study.budget.curve_episodes).run
     median = study.median_member(study.sub_policies(model, 0.5))
     _ = study.fine_tune(median, study.critic()).run
+
+
+def _guided(study: Study) -> None:
+    """What guidance costs in return (04)."""
+    guided = study.sub_policies(study.diffusion_policy(), 1.0, guided=True)
+    _ = study.evaluate(guided, study.budget.curve_episodes).run
+
+
+def _simulated(study: Study) -> None:
+    """A small D_diff with the simulator's transitions, steps and resets counted (05)."""
+    guided = study.sub_policies(study.diffusion_policy(), 1.0, guided=True)
+    _ = study.synthesise(guided, study.dynamics(), transitions="simulator", ratio=0.1).run
 
 
 def _uepo(study: Study) -> None:
@@ -60,11 +78,12 @@ def _bc(study: Study) -> None:
 
 MODELS = {name: _models(name) for name in ("dynamics", "diffusion_policy", "critic", "clone")}
 METHODS = {"uepo": _uepo, "sub_policies": _sub_policies, "bc": _bc}
+ONE_SEED = {"guided": _guided, "simulated": _simulated}
 
 
 def _do(name: str, seed: int, profile: str) -> None:
     study = Study(TASK, seed, profile, progress=False)
-    {**MODELS, **METHODS}[name](study)
+    {**MODELS, **METHODS, **ONE_SEED}[name](study)
 
 
 def reading_set(profile: str) -> list[str]:

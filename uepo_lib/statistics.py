@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,9 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from uepo_lib.errors import check
+
+VERDICT_SEEDS = 5
+"""With fewer, three against three for instance, no test can go below p = 0.1."""
 
 
 @dataclass(frozen=True)
@@ -41,3 +45,19 @@ def pooled_interval(groups: ArrayLike, confidence: float = 0.95) -> Interval:
     table = np.asarray(groups, dtype=float)
     check(table.ndim == 2, "groups", table.shape, "an array (seeds, episodes)")
     return mean_interval(table.mean(axis=1), confidence)
+
+
+def verdict(gains: Sequence[float]) -> str:
+    """What gains, one a seed, say about the expectation that they are positive.
+
+    Fewer than ``VERDICT_SEEDS`` say nothing final, whatever their sign.
+    """
+    positive, count = sum(gain > 0 for gain in gains), len(gains)
+    seen = f"{positive} of {count} positive"
+    if count < VERDICT_SEEDS:
+        return f"inconclusive ({seen}; a verdict needs {VERDICT_SEEDS} seeds)"
+    interval = mean_interval(gains)
+    seen += f", mean {interval.mean:.3f} in [{interval.low:.3f}, {interval.high:.3f}]"
+    if interval.low > 0:
+        return f"supported ({seen})"
+    return f"{'not supported' if interval.high < 0 else 'inconclusive'} ({seen})"

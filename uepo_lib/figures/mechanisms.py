@@ -22,7 +22,6 @@ from uepo_lib.divergence import (
     low_pass,
     nearest_neighbour,
 )
-from uepo_lib.statistics import mean_interval
 from uepo_lib.subpolicies import SubPolicies, equal_power_controls
 from uepo_lib.toys import Doors, exact_model
 
@@ -164,22 +163,6 @@ def paired(table: pd.DataFrame, column: str, one: str, other: str) -> list[float
     """``one`` minus ``other`` by seed, both names in the column "set"."""
     wide = table.pivot_table(index="seed", columns="set", values=column)
     return (wide[one] - wide[other]).tolist()
-
-
-def verdict(gains: Sequence[float]) -> str:
-    """What gains, one a seed, say about the expectation that they are positive.
-
-    Fewer than five seeds say nothing final, whatever their sign.
-    """
-    positive, count = sum(gain > 0 for gain in gains), len(gains)
-    seen = f"{positive} of {count} positive"
-    if count < 5:
-        return f"inconclusive ({seen}; a verdict needs five seeds)"
-    interval = mean_interval(gains)
-    seen += f", mean {interval.mean:.3f} in [{interval.low:.3f}, {interval.high:.3f}]"
-    if interval.low > 0:
-        return f"supported ({seen})"
-    return f"{'not supported' if interval.high < 0 else 'inconclusive'} ({seen})"
 
 
 def planning_time(policies: SubPolicies, past: Tensor, repeats: int = 20) -> float:

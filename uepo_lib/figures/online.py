@@ -170,7 +170,7 @@ def regret_table(table: pd.DataFrame, robot: Robot) -> pd.DataFrame:
     for seed, part in table.groupby("seed"):
         chosen = part[part.chosen].iloc[0]
         best = [
-            float(part.loc[part[one].idxmax(), other] - chosen[other])
+            float(part[other].to_numpy()[int(part[one].to_numpy().argmax())] - chosen[other])
             for one, other in (("even", "odd"), ("odd", "even"))
         ]
         zero = float(part.loc[part.kappa == 0, "return"].iloc[0])
@@ -404,8 +404,9 @@ def selection_regret(table: pd.DataFrame) -> Figure:
 def ppo_objective(table: pd.DataFrame) -> Figure:
     """The clipped objective of one sample, for a good action and a bad one."""
     figure, axes = plotting.panels(2, width=2.9, height=2.4)
-    clip = float(table.clip.iloc[0])
-    for axis, (advantage, part) in zip(axes, table.groupby("advantage", sort=False), strict=True):
+    clip = float(table["clip"].iloc[0])
+    for axis, advantage in zip(axes, (1.0, -1.0), strict=True):
+        part = table[table.advantage == advantage]
         axis.plot(part.ratio, advantage * part.ratio, "--", color=plotting.COLOURS["data"],
                   linewidth=1, label="unclipped")  # fmt: skip
         axis.plot(part.ratio, part.value, color=plotting.COLOURS["UEPO"], label="clipped")

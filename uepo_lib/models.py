@@ -1,0 +1,254 @@
+"""The models: what is trained once on D for one task and seed, and what is made of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uepo_lib import (
+    augmentation,
+    cloning,
+    datasets,
+    denoisers,
+    diffusion,
+    divergence,
+    dynamics,
+    environments,
+    policies,
+    rollouts,
+    schedules,
+    subpolicies,
+    values,
+)
+from uepo_lib.datasets import Transitions
+from uepo_lib.diffusion import DiffusionModel
+from uepo_lib.dynamics import DynamicsModel
+from uepo_lib.errors import UsageError, check
+from uepo_lib.policies import GaussianPolicy
+from uepo_lib.runs import Run
+from uepo_lib.study import Product, Workbench
+from uepo_lib.subpolicies import SubPolicies
+from uepo_lib.values import Critic
+
+ACTION_HORIZON = 4
+"""T_a: half of the T = 8 actions that are planned."""
+
+
+class Models(Workbench):
+    """Policies, critics, dynamics and augmentation; each stage returns a :class:`Product`."""
+
+    # -- policies
+
+    def diffusion_policy(self) -> Product[DiffusionModel]:
+        """p_θ(a_{1:T} | s), trained on D."""
+        process, network = self.config("diffusion"), self.config("denoiser")
+        long_enough = network.horizon >= ACTION_HORIZON
+        check(long_enough, "denoiser.horizon", network.horizon, f"at least T_a={ACTION_HORIZON}")
+
+        def produce(run: Run) -> None:
+            self._save(run, diffusion.train_diffusion(
+                process, network, self.windows, self.seed, run, self.progress
+            ))  # fmt: skip
+
+        def read(run: Run) -> DiffusionModel:
+            sizes = self.task.robot.state_dim, self.task.robot.action_dim
+            return _load(diffusion.build_diffusion(process, network, *sizes), run)
+
+        config = {"diffusion": asdict(process), "denoiser": asdict(network)}
+        modules = (datasets, schedules, denoisers, diffusion)
+        return self.stage("diffusion", config, produce, read, modules, expect="about 3 min")
+
+    def clone(self) -> Product[GaussianPolicy]:
+        """The Gaussian behaviour clone, BC."""
+        cfg, gaussian = self.config("clone"), self.config("gaussian")
+
+        def produce(run: Run) -> None:
+            self._save(run, cloning.train_clone(
+                cfg, gaussian, self.windows, seed=self.seed, recorder=run, progress=self.progress
+            ))  # fmt: skip
+
+        def read(run: Run) -> GaussianPolicy:
+            return _load(GaussianPolicy(gaussian), run)
+
+        # the windows it learns from are the diffusion policy's, which end with the episode
+        config = {
+            "clone": asdict(cfg), "gaussian": asdict(gaussian), "window": self.windows.horizon
+        }  # fmt: skip
+        modules = (datasets, policies, cloning)
+        return self.stage("clone", config, produce, read, modules, expect="about 1 min")
+
+    def sub_policies(
+        self,
+        model: Product[DiffusionModel],
+        kappa: float,
+        *,
+        n: int | None = None,
+        guided: bool = False,
+        **guidance: Any,
+    ) -> Product[SubPolicies]:
+        """n sub-policies of one model; guided ones are pushed apart below the calibrated τ."""
+        n = n or self.budget.num_subpolicies
+        chosen: dict[str, Any] = {"n": n, "kappa": kappa, "action_horizon": ACTION_HORIZON}
+
+        def make(trained: DiffusionModel) -> SubPolicies:
+            def seeded(config: Any) -> SubPolicies:
+                return SubPolicies.from_seeds(
+                    trained, n, self.seed, kappa, action_horizon=ACTION_HORIZON, guidance=config
+                )
+
+            if not guided:
+                return seeded(None)
+            calibrated = self._calibrated(seeded(None))
+            return seeded(self.config("guidance", **{**calibrated, **guidance}))
+
+        if guided:  # τ and the cosine floor follow from the model and D, unless they are chosen
+            rest = asdict(self.config("guidance", **guidance))
+            given = {*guidance, *self.overrides.get("guidance", {})}
+            follow = {"threshold", "floor"} - given
+            chosen["guidance"] = {k: v for k, v in rest.items() if k not in follow}
+        return model.derive(make, chosen)
+
+    def zero_noise(self, model: Product[DiffusionModel]) -> Product[SubPolicies]:
+        """κ = 0: the control that every seed has to beat."""
+        return model.derive(
+            lambda trained: SubPolicies.zero_noise(trained, action_horizon=ACTION_HORIZON),
+            {"kappa": 0.0, "action_horizon": ACTION_HORIZON},
+        )
+
+    def fresh(self, model: Product[DiffusionModel]) -> Product[SubPolicies]:
+        """κ = 1 and new noise at every decision: the null for fixed noise. Evaluate it sampled."""
+        return model.derive(
+            lambda trained: SubPolicies.from_seeds(
+                trained, 1, self.seed, action_horizon=ACTION_HORIZON, fresh_noise=True
+            ),
+            {"kappa": 1.0, "fresh_noise": True, "action_horizon": ACTION_HORIZON},
+        )
+
+    def member(self, policy: Product[SubPolicies], i: int) -> Product[SubPolicies]:
+        """Sub-policy i of a set, alone and unguided."""
+        return policy.derive(lambda together: together.select(i), {"member": i})
+
+    def _calibrated(self, plain: SubPolicies) -> dict[str, float]:
+        """τ, the median nearest-neighbour div of the unguided set, and the cosine's floor (A4)."""
+        index = torch.linspace(0, len(self.windows) - 1, 1024).long()
+        floor = divergence.cosine_floor(self.windows.batch(index).actions)
+        unguided = plain.plan_shared(self.starts(256, "calibration"))
+        threshold = divergence.calibrate_threshold(unguided, 0.5, floor)
+        return {"threshold": threshold, "floor": floor}
+
+    # -- critics and dynamics
+
+    def critic(self) -> Product[Critic]:
+        """IQL's Q and V on D."""
+        cfg = self.config("critic")
+
+        def produce(run: Run) -> None:
+            self._save(run, values.train_iql(
+                cfg, self.dataset.transitions(), seed=self.seed, recorder=run,
+                progress=self.progress,
+            ))  # fmt: skip
+
+        def read(run: Run) -> Critic:
+            sizes = self.task.robot.state_dim, self.task.robot.action_dim
+            return _load(values.build(cfg, *sizes), run)
+
+        modules = (datasets, values)
+        return self.stage("critic", asdict(cfg), produce, read, modules, expect="about 2 min")
+
+    def dynamics(
+        self,
+        *extra: Product[Transitions],
+        start: Product[DynamicsModel] | None = None,
+    ) -> Product[DynamicsModel]:
+        """T̂_init on D; with D_diff T̂ on D ∪ D_diff, with equal gradient steps.
+
+        With ``start`` that model is trained on, for a quarter of the steps.
+        """
+        cfg = self.config("dynamics")
+        if start is not None:
+            gentler = cfg.learning_rate / 5  # a trained model is adjusted, not trained again
+            cfg = replace(cfg, max_updates=max(1, cfg.max_updates // 4), learning_rate=gentler)
+
+        def produce(run: Run) -> None:
+            kept, held = self.held_out
+            steps = self.dataset.transitions()
+            self._save(run, dynamics.train_dynamics(
+                cfg, steps[kept], steps[held], seed=self.seed, recorder=run,
+                extra=Transitions.join(*(e.value for e in extra)) if extra else None,
+                start=start.value if start else None, progress=self.progress,
+            ))  # fmt: skip
+
+        def read(run: Run) -> DynamicsModel:
+            sizes = self.task.robot.state_dim, self.task.robot.action_dim
+            return _load(dynamics.build(cfg, *sizes), run)
+
+        parents: tuple[Product[Any], ...] = (*extra, start) if start else extra
+        config = {**asdict(cfg), "warm": start is not None}
+        modules = (datasets, dynamics)
+        return self.stage("dynamics", config, produce, read, modules, parents, "about 3 min")
+
+    def synthesise(
+        self, policy: Product[SubPolicies], model: Product[DynamicsModel], **changes: Any
+    ) -> Product[Transitions]:
+        """D_diff: trajectories of all sub-policies from starts of D, filtered by their KL."""
+        cfg = self.config("augmentation", **changes)
+
+        def produce(run: Run) -> None:
+            self._synthesise(run, cfg, policy.value, model.value)
+
+        def read(run: Run) -> Transitions:
+            return Transitions(**run.tensors("transitions"))
+
+        config = {"augmentation": asdict(cfg), "policy": dict(policy.config)}
+        modules = (datasets, augmentation, rollouts, subpolicies, divergence)
+        return self.stage(
+            "augmentation", config, produce, read, modules, (policy, model), "about 1 min"
+        )
+
+    def _synthesise(self, run: Run, cfg: Any, policy: SubPolicies, model: DynamicsModel) -> None:
+        data, robot = self.dataset, self.task.robot
+        sequences = data.windows(self.obs_horizon, cfg.horizon + 1)
+        held = torch.isin(sequences.now, self.held_out[1]).nonzero().flatten()
+        chosen = held[torch.randperm(len(held), generator=self.generator("reference"))[:256]]
+        real = sequences.batch(chosen)
+        reference = augmentation.reference_costs(model, real.past, real.actions, real.future, cfg)
+        simulator = self.simulator() if cfg.transitions == "simulator" else None
+        found = augmentation.synthesise(
+            policy, model, self._all_starts(),
+            lambda states: robot.terminated(data.normaliser.inverse(states)),
+            reference, cfg, self.generator("augmentation"), dataset_size=len(data),
+            simulator=simulator, progress=self.progress,
+        )  # fmt: skip
+        run.save_tensors(found.transitions.named(), "transitions")
+        judged = {"excess": found.excess, "lengths": found.lengths, "accepted": found.accepted}
+        run.save_tensors(judged, "trajectories")
+        run.save_json("summary", found.summary())
+        if simulator is not None:
+            run.account("augmentation", simulator.steps, simulator.resets)
+
+    def simulator(self) -> environments.DatasetSimulator:
+        """The real dynamics from every window of D (privileged)."""
+        data = self.dataset
+        if data.simulator_states is None:
+            raise UsageError(f"transitions='simulator': {data.key.id} holds no simulator states")
+        states = data.simulator_states[self.windows.now]
+        return environments.DatasetSimulator(
+            self.task.robot, states, self._all_starts(), data.normaliser
+        )
+
+    def _all_starts(self) -> Tensor:
+        return self.windows.past(torch.arange(len(self.windows)))
+
+    def _save(self, run: Run, model: nn.Module) -> None:
+        """A model's artefact holds the normaliser that its states went through."""
+        run.save_tensors({**model.state_dict(), **self.dataset.normaliser.tensors()})
+
+
+def _load(model: Any, run: Run) -> Any:
+    """``model`` with the tensors of ``run``, frozen."""
+    tensors = {k: v for k, v in run.tensors().items() if not k.startswith("normaliser.")}
+    model.load_state_dict(tensors)
+    return model.requires_grad_(False).eval()
