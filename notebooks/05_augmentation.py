@@ -331,8 +331,8 @@ ends.unstack("seed").round(2)
 
 # %%
 lines = [
-    f"- *{name}, {step} step{'s' if step > 1 else ''}:* {statistics.verdict(part.tolist())}; error of T̂ over "
-    f"that of T̂_init {', '.join(f'{2**-g:.2f}' for g in part)}"
+    f"- *{name}, {step} step{'s' if step > 1 else ''}:* {statistics.verdict(part.tolist())}; "
+    f"error of T̂ over that of T̂_init {', '.join(f'{2**-g:.2f}' for g in part)}"
     for (name, step), part in ends.groupby(level=["data", "step"], sort=False)
 ]
 Markdown("**Verdict: T̂ is better than T̂_init**, a number a seed.\n\n" + "\n".join(lines))
