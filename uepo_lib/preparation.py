@@ -87,11 +87,9 @@ def _do(name: str, seed: int, profile: str) -> None:
 
 
 def reading_set(profile: str) -> list[str]:
-    """The ids of the small models that are committed for readers: seed 0's, all but D_diff."""
+    """The ids of the small models that are committed for readers: seed 0's policies, Q, V and T̂."""
     study = Study(TASK, 0, profile, progress=False)
     model, initial = study.diffusion_policy(), study.dynamics()
     synthetic = study.synthesise(study.sub_policies(model, 1.0, guided=True), initial)
-    products: list[Product[Any]] = [
-        model, initial, study.dynamics(synthetic), study.critic(), study.clone()
-    ]  # fmt: skip
+    products: list[Product[Any]] = [model, study.dynamics(synthetic), study.critic(), study.clone()]
     return [product.keys[0].id for product in products]
