@@ -144,8 +144,8 @@ Markdown(
     f"Rank correlation of V with what followed: {', '.join(f'{r:.2f}' for r in ranks)}. "
     f"V minus what followed, on average: {', '.join(f'{d:+.1f}' for d in above)} "
     f"(mean of what followed: {values.followed.mean():.1f}). **Verdict.** V "
-    f"{'ranks' if (ranks > 0).all() else 'does **not** rank'} states as the log does; it lies "
-    f"{'above' if (above > 0).all() else '**not** above'} the average in every seed."
+    f"{'ranks' if (ranks > 0).all() else 'does **not** rank'} states as the log does in every seed; "
+    f"it lies above what followed in {(above > 0).sum()} of {len(above)} seeds."
 )
 
 # %% [markdown]
@@ -216,7 +216,7 @@ toy_scores = evaluation.am_q(
 )  # fmt: skip
 by_hand = {"published": ((50 * 100 + 10 * 80) / 60, (50 * 100 + 950 * 80) / 1000)}
 assert torch.allclose(toy_scores["published"], torch.tensor(by_hand["published"]), atol=1e-3)
-pd.DataFrame(toy_scores, index=["dies at 60", "survives"]).round(1)
+pd.DataFrame(toy_scores, index=["dies at 60", "survives"]).astype(float).round(1)
 
 # %%
 dies, survives = (toy_scores[name].argmax().item() for name in ("published", "dead_zero"))

@@ -172,8 +172,8 @@ assert levels.shape == (len(states), actor.num_levels)
 explored = actor.act(states.unsqueeze(0), torch.Generator().manual_seed(0))
 moved = float((explored - after).square().mean().sqrt())
 Markdown(
-    f"Of {actor.num_steps} reverse steps the last {actor.num_levels} explore, with σ = "
-    f"{stages.SIGMA}; executed actions then move by {moved:.3f} (RMS, action units)."
+    f"Reverse steps: {actor.num_steps}; of these the last {actor.num_levels} explore and learn, "
+    f"with σ = {stages.SIGMA}. Executed actions then move by {moved:.3f} (RMS, action units)."
 )
 
 # %% [markdown]
@@ -195,7 +195,7 @@ for advantage in (1.0, -1.0):
         ppo.clipped_objective(r.log(), torch.zeros(1), torch.tensor(advantage), 0.2) for r in ratio
     ]
     (slopes,) = torch.autograd.grad(sum(of_each), ratio)
-    print(f"A = {advantage:+}: values {[round(float(v), 2) for v in of_each]}, "
+    print(f"A = {advantage:+}: values {[round(v.item(), 2) for v in of_each]}, "
           f"slopes {[round(float(g), 2) for g in slopes]}")  # fmt: skip
 
 # %%
@@ -229,7 +229,7 @@ def first_advantage(action_horizon: int) -> float:
 
 
 credit = {horizon: first_advantage(horizon) for horizon in (1, 2, 4)}
-assert all(abs(value - (gamma * lam) ** 8) < 1e-12 for value in credit.values())
+assert all(abs(value - (gamma * lam) ** 8) < 1e-6 for value in credit.values())
 {horizon: round(value, 4) for horizon, value in credit.items()}
 
 # %% [markdown]
@@ -332,14 +332,15 @@ Markdown(
 # A curve that stays where it was may belong to a policy that was never updated. So: the KL
 # divergence from the first policy, and the change of its noise-free actions on logged states. The
 # chain's KL is that of the whole path, an upper bound on that of its actions, and counts chunks;
-# compare a line with its own past, not with the other method's.
+# compare a line with its own past, not with the other method's. It is a Monte Carlo estimate, so a
+# tiny one can fall below 0; the displacement is exact.
 
 # %%
 here.draw("policy_change", curves, every, task=task)
 
 # %%
 assert (curves[curves.look == 0][["policy_kl", "displacement"]].abs() < 1e-5).all().all()
-assert (ends.policy_kl > 0).all() and (ends.displacement > 0).all(), "a policy did not move"
+assert (ends.displacement > 0).all(), "a policy did not move"
 ends.pivot(index="method", columns="seed", values="displacement").round(3)
 
 # %% [markdown]
@@ -362,8 +363,8 @@ print(f"exploration costs more than the first updates: {display_verdict}")
 means.round(1)
 
 # %% [markdown]
-# The first look after an update is a short evaluation, and comes after several updates at larger
-# profiles; a negative cost means that the policy was already better. `lowest` is the worst look of
+# The first look at a policy that moved is a short evaluation, and may come after several updates; a
+# negative cost means that the policy was already better. `lowest` is the worst look of
 # all, and as a minimum of noisy numbers it is pessimistic.
 #
 # ## The dynamics model goes online too

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusion_toys import check_golden, random_windows, randn
+from diffusion_toys import check_golden, randn, random_windows
 from model_toys import MemoryRecorder
 from torch.distributions import Independent, Normal
 

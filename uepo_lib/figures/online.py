@@ -246,7 +246,7 @@ def switch_table(runs: Mapping[tuple[str, int], Run], robot: Robot) -> pd.DataFr
     """What the switch costs, in points of score: columns method, seed, start, exploration, …
 
     ``exploration``: the noise-free start minus the exploring one, the same reset seeds. ``update``:
-    the start minus the first look after an update. ``lowest``: the start minus the lowest look.
+    the start minus the first look at a policy that moved. ``lowest``: minus the lowest such look.
     """
     rows = []
     for (name, seed), run in runs.items():
@@ -254,10 +254,11 @@ def switch_table(runs: Mapping[tuple[str, int], Run], robot: Robot) -> pd.DataFr
             robot.normalised(float(run.tensors("returns")[key].mean()))
             for key in ("start", "start_exploring")
         )
-        looks = run.table("evaluations").frame()["return"].map(robot.normalised)
+        seen = run.table("evaluations").frame()
+        looks = seen[seen.displacement > 0]["return"].map(robot.normalised)
         rows.append(
             {"method": name, "seed": seed, "start": start, "exploration": start - exploring,
-             "update": start - looks[1], "lowest": start - looks[1:].min()}
+             "update": start - looks.iloc[0], "lowest": start - looks.min()}
         )  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -411,7 +412,7 @@ def ppo_objective(table: pd.DataFrame) -> Figure:
                   linewidth=1, label="unclipped")  # fmt: skip
         axis.plot(part.ratio, part.value, color=plotting.COLOURS["UEPO"], label="clipped")
         axis.axvspan(1 - clip, 1 + clip, color="0.94")
-        axis.set(title=f"advantage {advantage:+g}", xlabel="ratio new / old")
+        axis.set(title=f"advantage {'+' if advantage > 0 else '−'}1", xlabel="ratio new / old")
     axes[0].set_ylabel("objective")
     axes[0].legend(loc="upper left")
     return figure
