@@ -45,8 +45,8 @@ import torch
 from IPython.display import Markdown
 from torch import Tensor
 
-from uepo_lib import evaluation, notebook
-from uepo_lib.figures import online as views
+from uepo_lib import evaluation, notebook, statistics
+from uepo_lib.figures import selection as views
 from uepo_lib.figures.policy import both
 from uepo_lib.methods.uepo import UEPOConfig, uepo
 from uepo_lib.stages import Study
@@ -144,8 +144,8 @@ Markdown(
     f"Rank correlation of V with what followed: {', '.join(f'{r:.2f}' for r in ranks)}. "
     f"V minus what followed, on average: {', '.join(f'{d:+.1f}' for d in above)} "
     f"(mean of what followed: {values.followed.mean():.1f}). **Verdict.** V "
-    f"{'ranks' if (ranks > 0).all() else 'does **not** rank'} states as the log does in every seed; "
-    f"it lies above what followed in {(above > 0).sum()} of {len(above)} seeds."
+    f"{'ranks' if (ranks > 0).all() else 'does **not** rank'} states as the log does in every "
+    f"seed; it lies above what followed in {(above > 0).sum()} of {len(above)} seeds."
 )
 
 # %% [markdown]
@@ -285,7 +285,7 @@ here.table(correlation, "selection_correlation", runs, task="hopper-medium")
 correlation.round(2)
 
 # %%
-verdicts = {name: views.verdict(correlation[name]) for name in views.SCORES}
+verdicts = {name: statistics.verdict(correlation[name]) for name in views.SCORES}
 assert set(correlation.seed) == set(here.budget.seeds)
 Markdown(
     "**Verdict**, a positive rank correlation: "
@@ -325,7 +325,9 @@ gains = {name: -part.regret for name, part in regret.groupby("against", sort=Fal
 assert all(len(gain) == len(here.budget.seeds) for gain in gains.values())
 Markdown(
     "**Verdict**, AM-Q's choice is better than "
-    + "; ".join(f"{name}: {views.verdict(gains[name])}" for name in ("random candidate", "κ = 0"))
+    + "; ".join(
+        f"{name}: {statistics.verdict(gains[name])}" for name in ("random candidate", "κ = 0")
+    )
     + f". Mean regret against the best candidate: {-gains['best candidate'].mean():.1f} points."
 )
 

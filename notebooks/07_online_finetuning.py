@@ -31,8 +31,9 @@
 # each prediction looked fine on held-out data. Three more things happen at the switch. Exploration
 # adds noise that a fragile gait may not survive. The value function was fitted to other actions,
 # so the first advantages can point the wrong way. And a large first step may destroy what the log
-# had taught. So: start from a policy whose noise-free actions are unchanged, explore little, and
-# keep each update close to the policy that collected the data. That is the plan of this page.
+# had taught. So: start from a policy whose noise-free actions are unchanged, explore with a
+# known and fixed noise, and keep each update close to the policy that collected the data. That is
+# the plan of this page.
 # </details>
 #
 # | | |
@@ -52,7 +53,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from uepo_lib import chain, notebook, ppo, profiles, stages
+from uepo_lib import chain, notebook, ppo, profiles, stages, statistics
 from uepo_lib import study as settings
 from uepo_lib.figures import online as views
 from uepo_lib.figures.policy import both
@@ -321,8 +322,8 @@ Markdown(
 # %%
 wide = gaps.pivot(index="seed", columns="method", values="end")
 Markdown(
-    f"**UEPO against BC**, score at the end: {views.verdict(wide.UEPO - wide.BC)}; mean difference "
-    f"{(wide.UEPO - wide.BC).mean():+.1f} points, by seed "
+    f"**UEPO against BC**, score at the end: {statistics.verdict(wide.UEPO - wide.BC)}; mean "
+    f"difference {(wide.UEPO - wide.BC).mean():+.1f} points, by seed "
     f"{', '.join(f'{d:+.1f}' for d in wide.UEPO - wide.BC)}."
 )
 
@@ -358,7 +359,7 @@ here.draw("switch_cost", cost, every, task=task)
 # %%
 means = cost.groupby("method", sort=False)[["exploration", "update", "lowest"]].mean()
 more = cost.groupby("seed")[["exploration", "update"]].mean()
-display_verdict = views.verdict(more.exploration - more["update"])
+display_verdict = statistics.verdict(more.exploration - more["update"])
 print(f"exploration costs more than the first updates: {display_verdict}")
 means.round(1)
 
@@ -387,8 +388,8 @@ lowered = nll["D_online"]["before"] - nll["D_online"]["after"]
 shifted = nll["D_online"]["before"] - nll["D, held out"]["before"]
 kept = nll["D, held out"]["before"] - nll["D, held out"]["after"]
 Markdown(
-    f"**Verdict.** Online data is harder before the refit: {views.verdict(shifted)}, mean "
-    f"{shifted.mean():+.2f} nats. The refit lowers its NLL: {views.verdict(lowered)}, mean "
+    f"**Verdict.** Online data is harder before the refit: {statistics.verdict(shifted)}, mean "
+    f"{shifted.mean():+.2f} nats. The refit lowers its NLL: {statistics.verdict(lowered)}, mean "
     f"{lowered.mean():+.2f}. Held-out D loses {-kept.mean():+.2f} nats by it."
 )
 

@@ -23,7 +23,8 @@ def unknown(kind: str, value: object, valid: Iterable[str]) -> UsageError:
     names = sorted(valid)
     close = difflib.get_close_matches(str(value), names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ";"
-    return UsageError(f"unknown {kind} {str(value)!r}{hint} valid: {', '.join(names) or 'none yet'}")
+    listed = ", ".join(names) or "none yet"
+    return UsageError(f"unknown {kind} {str(value)!r}{hint} valid: {listed}")
 
 
 def check(condition: bool, parameter: str, value: object, expected: str) -> None:
