@@ -79,13 +79,14 @@ ends = (robot.random_return, robot.expert_return)
 # ## Who made it
 #
 # D4RL's recipe: train an agent online, keep it on the way, let the kept policies collect. Here the
-# agent is the library's own PPO. *Medium* is an early snapshot, *expert* the end of another run;
+# agent is the library's own PPO. *Medium* is an early snapshot, *expert* the end of the training;
 # both lie in `uepo_lib/policies_data/` with their training records, and `make behaviors` trains
 # them again. Which snapshot stands for a level was chosen once, from these curves; a star lies at
 # the mean return of its policy over fresh episodes, with its noise.
 
 # %%
-here.draw("behaviour_training", figures.behaviour_table(robot), task=robot.env_id, seeds=[0, 1])
+curve = figures.behaviour_table(robot)
+here.draw("behaviour_training", curve, task=robot.env_id, seeds=sorted(set(curve.seed.tolist())))
 
 # %% [markdown]
 # A policy that explores is worse than its own mean. A dataset holds the *noisy* actions, so a clone

@@ -51,10 +51,11 @@ def behaviour_table(robot: Robot) -> pd.DataFrame:
 def behaviour_training(table: pd.DataFrame) -> Figure:
     """Return while PPO trains, a curve a run; a star where a level was taken."""
     made, (axes,) = plotting.panels(1, 6.4, 3.2)
-    for level, curve in table.groupby("level", sort=False):
-        colour, first = LEVEL_COLOURS[str(level)], curve.iloc[0]
-        axes.plot(curve.env_steps / 1e6, curve.training_return, color=colour, alpha=0.7,
-                  linewidth=1.2, label=f"PPO, seed {first.seed}")  # fmt: skip
+    for seed, curve in table.drop_duplicates(["seed", "env_steps"]).groupby("seed"):
+        axes.plot(curve.env_steps / 1e6, curve.training_return, color="0.5", alpha=0.7,
+                  linewidth=1.2, label=f"PPO, seed {seed}")  # fmt: skip
+    for level, rows in table.groupby("level", sort=False):
+        colour, first = LEVEL_COLOURS[str(level)], rows.iloc[0]
         axes.plot(first.snapshot / 1e6, first.snapshot_return, "*", color=colour, markersize=14,
                   markeredgecolor="white", zorder=4, label=f"{level} was taken here")  # fmt: skip
     for value, name in ((table.random[0], "random (0)"), (table.expert[0], "reference (100)")):
