@@ -47,6 +47,7 @@ class PPOConfig:
     """The defaults are those of PPO from scratch on MuJoCo; profiles.py holds the online ones."""
 
     num_env_steps: int
+    """The budget; a chunk that an episode's end cuts short counts the steps it made, not T_a."""
     num_envs: int = 8
     steps_per_update: int = 2048
     """Environment steps between two updates, all environments together."""
