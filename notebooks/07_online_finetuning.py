@@ -319,6 +319,14 @@ Markdown(
     + "."
 )
 
+# %% [markdown]
+# And for the mean over seeds, from which one lucky or unlucky seed cannot hide:
+
+# %%
+mean = gaps.groupby("method", sort=False)[["start", "end"]].mean()
+mean["gap_closed"] = 100 * (mean.end - mean.start) / (100 - mean.start)
+mean.round(1)
+
 # %%
 wide = gaps.pivot(index="seed", columns="method", values="end")
 Markdown(
