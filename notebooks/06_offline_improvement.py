@@ -120,8 +120,8 @@ here.draw("value_extrapolation", toy, task="toy", seeds=[])
 #
 # ### On the robot
 #
-# In medium every whole episode ends in a fall, so the discounted return that followed a logged
-# state is known. **Expectation:** V ranks states as the log does, and lies above the average of
+# In medium nearly every whole episode ends in a fall, so the discounted return that followed a
+# logged state is known. **Expectation:** V ranks states as the log does, and lies above the average of
 # what followed, since $\tau > \tfrac12$ takes the better actions of each state.
 
 # %%
@@ -146,6 +146,17 @@ Markdown(
     f"(mean of what followed: {values.followed.mean():.1f}). **Verdict.** V "
     f"{'ranks' if (ranks > 0).all() else 'does **not** rank'} states as the log does in every "
     f"seed; it lies above what followed in {(above > 0).sum()} of {len(above)} seeds."
+)
+
+# %%
+iql = studies[0].config("critic")
+lag = iql.target_every / iql.polyak
+Markdown(
+    f"**What fails.** Value travels backwards through the target network, which lags {lag:.0f} "
+    f"updates behind: {iql.num_updates:,} updates carry it back about {iql.num_updates / lag:.0f} "
+    f"steps, while γ looks {1 / (1 - gamma):.0f} steps ahead. Where V stops growing although much "
+    "is still to come, it is short-sighted, and AM-Q with it. A larger budget, or a faster target "
+    "(`--set critic.polyak=0.02`), mends it."
 )
 
 # %% [markdown]
