@@ -121,8 +121,8 @@ here.draw("value_extrapolation", toy, task="toy", seeds=[])
 # ### On the robot
 #
 # In medium nearly every whole episode ends in a fall, so the discounted return that followed a
-# logged state is known. **Expectation:** V ranks states as the log does, and lies above the average of
-# what followed, since $\tau > \tfrac12$ takes the better actions of each state.
+# logged state is known. **Expectation:** V ranks states as the log does, and lies above the average
+# of what followed, since $\tau > \tfrac12$ takes the better actions of each state.
 
 # %%
 found = {study.seed: uepo(study) for study in studies}
