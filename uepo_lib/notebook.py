@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 import uepo_lib.figures  # noqa: F401 - registers every figure
-from uepo_lib import facts, plotting, profiles
+from uepo_lib import execution, facts, plotting, profiles
 from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.profiles import Budget
 from uepo_lib.provenance import SUFFIX, record_output
@@ -165,7 +165,8 @@ def redraw(profile: str) -> list[str]:
         outputs = (f"figures/{name}.png",)
         here = Context("", profile, profiles.budget(profile), store, "cpu", outputs)
         drawn = plotting.draw(name, pd.read_csv(table))
-        here.figure(drawn, name, runs, task=origin["task"], seeds=origin["seeds"])
+        with execution.environment({"UEPO_NOTEBOOK": origin["notebook"] or ""}):
+            here.figure(drawn, name, runs, task=origin["task"], seeds=origin["seeds"])
         done.append(name)
     return done
 
