@@ -81,8 +81,9 @@ ends = (robot.random_return, robot.expert_return)
 # D4RL's recipe: train an agent online, keep it on the way, let the kept policies collect. Here the
 # agent is the library's own PPO. *Medium* is an early snapshot, *expert* the end of the training;
 # both lie in `uepo_lib/policies_data/` with their training records, and `make behaviors` trains
-# them again. Which snapshot stands for a level was chosen once, from these curves; a star lies at
-# the mean return of its policy over fresh episodes, with its noise.
+# them again. A star lies at the mean return of its policy over fresh episodes, with its noise. One
+# choice was not made blindly: a first agent's medium snapshot was replaced by this one while the
+# online settings of notebook 07 were being tried; its table lists the runs on both.
 
 # %%
 curve = figures.behaviour_table(robot)

@@ -13,6 +13,7 @@ import torch
 
 from uepo_lib import datasets, profiles, tasks
 from uepo_lib.errors import UsageError, unknown
+from uepo_lib.recording import TrainingDiverged
 
 METHODS = ("uepo", "bc")
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(options)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, TrainingDiverged) else 2
     except KeyboardInterrupt:
         print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
         return 130
