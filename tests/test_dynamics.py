@@ -10,9 +10,10 @@ from diffusion_toys import check_golden
 from model_toys import LinearGaussian, MemoryRecorder, randn
 from torch import Tensor
 
-from uepo_lib import dynamics, training
+from uepo_lib import dynamics, dynamics_training, training
 from uepo_lib.datasets import Transitions
-from uepo_lib.dynamics import DynamicsConfig, DynamicsModel, build, train_dynamics
+from uepo_lib.dynamics import DynamicsConfig, DynamicsModel, build
+from uepo_lib.dynamics_training import train_dynamics
 from uepo_lib.errors import UsageError
 
 WORLD = LinearGaussian()
@@ -173,7 +174,7 @@ def test_moments_and_prediction_are_those_of_the_elites() -> None:
 def test_moments_do_not_depend_on_how_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     model, states, actions = small_model(), randn(50, 3), randn(50, 1)
     whole = model.moments(states, actions)
-    monkeypatch.setattr(dynamics, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(dynamics, "ROWS_AT_ONCE", 7)
     for a, b in zip(model.moments(states, actions), whole, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -200,9 +201,9 @@ def test_early_stopping_keeps_each_member_at_its_best() -> None:
     model = train(cfg, size=40, recorder=recorder)
     assert recorder.rows[-1][0] < 2_000
     best, last = recorder.rows[-1][1]["best_error"], recorder.rows[-1][1]["holdout_error"]
-    unseen = dynamics._Table([WORLD.transitions(200, seed=10)], "cpu")
+    unseen = dynamics_training._Table([WORLD.transitions(200, seed=10)], "cpu")
     unseen.scale(model)
-    errors = dynamics.scaled_errors(model, unseen.inputs, unseen.targets)
+    errors = dynamics_training.scaled_errors(model, unseen.inputs, unseen.targets)
     assert errors.mean().item() == pytest.approx(best, rel=1e-5)
     assert best < last
     assert torch.equal(model.elites, errors.argsort())
@@ -238,7 +239,9 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(monkeypatch: pytest.MonkeyPa
     unbroken = MemoryRecorder()
     expected = train(SMALL, recorder=unbroken)
     broken = MemoryRecorder(stop_after=17)
-    monkeypatch.setattr(dynamics, "fit", functools.partial(training.fit, checkpoint_seconds=-1.0))
+    monkeypatch.setattr(
+        dynamics_training, "fit", functools.partial(training.fit, checkpoint_seconds=-1.0)
+    )
     with pytest.raises(KeyboardInterrupt):
         train(SMALL, recorder=broken)
     resumed = train(SMALL, recorder=broken)

@@ -16,6 +16,7 @@ from uepo_lib import (
     diffusion,
     divergence,
     dynamics,
+    dynamics_training,
     environments,
     policies,
     rollouts,
@@ -175,7 +176,7 @@ class Models(Workbench):
         def produce(run: Run) -> None:
             kept, held = self.held_out
             steps = self.dataset.transitions()
-            self._save(run, dynamics.train_dynamics(
+            self._save(run, dynamics_training.train_dynamics(
                 cfg, steps[kept], steps[held], seed=self.seed, recorder=run,
                 extra=Transitions.join(*(e.value for e in extra)) if extra else None,
                 start=start.value if start else None, progress=self.progress,

@@ -21,7 +21,8 @@ from uepo_lib.augmentation import (
     step_costs,
 )
 from uepo_lib.datasets import Batch, Dataset, Normaliser, Transitions
-from uepo_lib.dynamics import DynamicsConfig, DynamicsModel, train_dynamics
+from uepo_lib.dynamics import DynamicsConfig, DynamicsModel
+from uepo_lib.dynamics_training import train_dynamics
 
 COLOURS = {
     "T̂_init": "model",
