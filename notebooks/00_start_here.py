@@ -46,8 +46,9 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from uepo_lib import facts, notebook, profiles, tasks
+from uepo_lib import facts, notebook, profiles
 from uepo_lib.figures.overview import overview_table
+from uepo_lib.locomotion import HOPPER
 
 # %%
 here = notebook.start(
@@ -135,7 +136,7 @@ versions
 # of the other in the middle. All that is said about repeatability later rests on this cell.
 
 # %%
-robot = tasks.HOPPER
+robot = HOPPER
 actions = np.random.default_rng(0).uniform(-1, 1, (10, robot.action_dim)).astype(np.float32)
 
 
@@ -147,7 +148,7 @@ first, second, third = (robot.make() for _ in range(3))
 resets = [env.reset(seed=7)[0] for env in (first, second)]
 begun = play(first, actions[:5])
 third.reset(seed=1)
-tasks.restore_simulator(third, tasks.simulator_state(first))
+robot.restore(third, robot.simulator_state(first))
 ended = play(first, actions[5:])
 
 # %%

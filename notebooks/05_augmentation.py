@@ -171,7 +171,7 @@ numbers.round(2)
 # %%
 batch = shown.sequences(data, held_steps)
 open_loop = pd.concat(
-    shown.error_table({"T̂_init": product.value}, batch, data.normaliser).assign(seed=seed)
+    shown.error_table({"T̂_init": product.value}, batch, data).assign(seed=seed)
     for product, seed in zip(initial, seeds, strict=True)
 )
 here.draw("05_open_loop", open_loop, runs, task="hopper-medium, held out")
@@ -307,10 +307,10 @@ Markdown(
 
 # %%
 joint = [study.dynamics(d) for study, d in zip(studies, synthetic, strict=True)]
-expert = shown.restandardised(load_data("hopper-expert", here.profile, False), data.normaliser)
+expert = load_data("hopper-expert", here.profile, False).restandardised(data.normaliser)
 tested = {"held-out medium": batch, "expert (out of distribution)": shown.sequences(expert)}
 comparison = pd.concat(
-    shown.error_table({"T̂_init": t.value, "T̂": j.value}, sequence, data.normaliser).assign(
+    shown.error_table({"T̂_init": t.value, "T̂": j.value}, sequence, data).assign(
         seed=seed, data=name
     )
     for name, sequence in tested.items()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from uepo_lib.datasets import Normaliser
-from uepo_lib.tasks import Robot
+from uepo_lib.robots import Robot
 
 
 class ScriptedEnv:

@@ -15,7 +15,7 @@ from uepo_lib.collection import Part, Recipe, collect, play, recipe_for
 from uepo_lib.datasets import Dataset
 from uepo_lib.environments import DatasetSimulator
 from uepo_lib.errors import UsageError
-from uepo_lib.tasks import HOPPER
+from uepo_lib.locomotion import HOPPER
 
 MEDIUM, BOTH = tasks.get("hopper-medium"), tasks.get("hopper-medium-expert")
 SMALL = Recipe((Part("medium"),), 400)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from uepo_lib.environments import ChunkedEnvs, DatasetSimulator
 from uepo_lib.errors import UsageError
-from uepo_lib.tasks import HOPPER, Robot
+from uepo_lib.locomotion import HOPPER
+from uepo_lib.robots import Robot
 
 GAMMA = 0.9
 

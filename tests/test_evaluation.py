@@ -15,11 +15,11 @@ from uepo_lib import dynamics, evaluation, values
 from uepo_lib.errors import UsageError
 from uepo_lib.evaluation import EVALUATION_SEED, AMQConfig, am_q, evaluate
 from uepo_lib.finetuning import Watch, fine_tune
+from uepo_lib.locomotion import HOPPER
 from uepo_lib.networks import StateValue, mlp
 from uepo_lib.policies import GaussianConfig, GaussianPolicy
 from uepo_lib.ppo import PPOConfig
 from uepo_lib.recording import Recording
-from uepo_lib.tasks import HOPPER
 
 # ---- in the environment --------------------------------------------------------------------------
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from diffusion_toys import check_golden, randn, random_windows
 from model_toys import MemoryRecorder
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, Normal, kl_divergence
 
 from uepo_lib import cloning, policies
 from uepo_lib.cloning import CloneConfig, train_clone
 from uepo_lib.errors import UsageError
-from uepo_lib.policies import GaussianConfig, GaussianPolicy, normal_log_prob
+from uepo_lib.policies import GaussianConfig, GaussianPolicy, normal_kl, normal_log_prob
 from uepo_lib.training import fit
 
 SMALL = GaussianConfig(3, 2, obs_horizon=2, action_horizon=4, hidden=(16,))
@@ -34,6 +34,25 @@ def test_normal_log_prob_is_torchs() -> None:
     x, mean, log_std = randn(50), randn(50, seed=1), randn(50, seed=2)
     expected = Normal(mean, log_std.exp()).log_prob(x)
     torch.testing.assert_close(normal_log_prob(x, mean, log_std), expected)
+
+
+def test_normal_kl_is_torchs() -> None:
+    moments = [randn(50, seed=i) for i in range(4)]
+    expected = kl_divergence(
+        Normal(moments[0], moments[1].exp()), Normal(moments[2], moments[3].exp())
+    )
+    torch.testing.assert_close(normal_kl(*moments), expected)
+
+
+@pytest.mark.parametrize("config", BOTH)
+def test_path_kl_is_torchs(config: GaussianConfig) -> None:
+    old, new, states = policy(config), policy(config, 1), randn(5, 2, 3)
+    (mean, log_std), (new_mean, new_log_std) = old(states), new(states)
+    expected = kl_divergence(
+        Independent(Normal(mean, log_std.exp()), 2),
+        Independent(Normal(new_mean, new_log_std.exp()), 2),
+    )
+    torch.testing.assert_close(old.path_kl(new, states, mean), expected.unsqueeze(-1))
 
 
 @pytest.mark.parametrize("config", BOTH)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from uepo_lib import ppo
 from uepo_lib.environments import ChunkedEnvs
+from uepo_lib.locomotion import HOPPER
 from uepo_lib.networks import StateValue, mlp
 from uepo_lib.policies import GaussianConfig, GaussianPolicy
 from uepo_lib.ppo import (
@@ -25,7 +26,6 @@ from uepo_lib.ppo import (
     train_ppo,
 )
 from uepo_lib.scaling import RunningScale
-from uepo_lib.tasks import HOPPER
 from uepo_lib.training import fit
 
 # ---- generalised advantages ----------------------------------------------------------------------
@@ -160,10 +160,18 @@ def test_states_are_scaled_by_what_was_seen_and_rewards_by_their_returns() -> No
     torch.testing.assert_close(mean, seen.mean((0, 1, 2)), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(std, seen.flatten(0, 2).std(0), rtol=2e-2, atol=0)
     rewards, done = randn(400, 3, seed=2), torch.zeros(3, dtype=torch.bool)
-    scaled = [scale.scale_rewards(r, done) for r in rewards]
+    scaled = [scale.scale_rewards(r, torch.ones(3), done) for r in rewards]
     # the returns Σ γ^k r of unit rewards have variance 1 / (1 − γ²)
     ratio = (scaled[-1] / rewards[-1]).mean().item()
     assert ratio == pytest.approx(math.sqrt(1 - 0.9**2), rel=0.15)
+
+
+def test_a_chunk_discounts_what_came_before_by_all_its_steps() -> None:
+    scale = RunningScale(2, 1, 0.5, states=False, rewards=True)
+    going = torch.zeros(1, dtype=torch.bool)
+    for reward, steps in ((8.0, 4.0), (1.0, 3.0)):
+        scale.scale_rewards(torch.tensor([reward]), torch.tensor([steps]), going)
+    assert scale.carried.item() == pytest.approx(8 * 0.5**3 + 1)
 
 
 def test_off_means_untouched() -> None:
@@ -171,7 +179,7 @@ def test_off_means_untouched() -> None:
     windows, rewards = randn(3, 1, 2), randn(3)
     scale.update_states(100 * windows)
     assert torch.equal(scale.normalise(windows), windows)
-    assert torch.equal(scale.scale_rewards(rewards, rewards > 0), rewards)
+    assert torch.equal(scale.scale_rewards(rewards, torch.ones(3), rewards > 0), rewards)
 
 
 # ---- the whole -----------------------------------------------------------------------------------
@@ -205,7 +213,7 @@ def test_ppo_finds_the_best_action() -> None:
     states = torch.arange(10.0).view(1, 10, 1, 1) / 10
     before = trainer.actor.act(states)  # type: ignore[attr-defined]
     assert (before - 0.6).abs().min() > 0.5
-    train_ppo(trainer, 1, progress=False)
+    train_ppo(trainer, progress=False)
     after = trainer.actor.act(states)  # type: ignore[attr-defined]
     assert (after - 0.6).abs().max() < 0.1
     assert trainer.actor.log_std.item() < -1.0  # type: ignore[attr-defined]
@@ -220,7 +228,7 @@ def test_warming_up_trains_the_critic_alone() -> None:
     trainer = bandit(config)
     actor, critic = copy.deepcopy(trainer.actor.state_dict()), trainer.critic.state_dict()
     critic = copy.deepcopy(critic)
-    rollout = trainer.collect(1)
+    rollout = trainer.collect()
     sizes = trainer.improve(rollout, policy_too=False)
     assert sizes["policy_updates"] == 0
     assert all(torch.equal(v, actor[k]) for k, v in trainer.actor.state_dict().items())
@@ -238,7 +246,7 @@ def test_the_critic_learns_the_value_and_a_timeout_is_no_end() -> None:
         for env in trainer.envs.envs:
             env.step = constant_reward(env.step)
         for _ in range(15):
-            trainer.improve(trainer.collect(1), policy_too=False)
+            trainer.improve(trainer.collect(), policy_too=False)
         value = trainer.critic(torch.zeros(1, 1)).item()
         assert low < value < high, (ends, value)
 
@@ -257,7 +265,7 @@ def test_the_first_minibatch_sees_no_change_and_target_kl_stops() -> None:
         num_epochs=50, target_kl=0.01, anneal=False,
     )  # fmt: skip
     trainer = bandit(config)
-    rollout = trainer.collect(1)
+    rollout = trainer.collect()
     log_prob = trainer.actor.path_log_prob(
         rollout.states.flatten(0, 1), rollout.paths.flatten(0, 1)
     )
@@ -271,7 +279,7 @@ def test_a_last_minibatch_of_one_sample_stays_finite() -> None:
     """A single advantage has no spread; it must not turn the weights into NaN."""
     config = PPOConfig(num_env_steps=32, num_envs=4, steps_per_update=36, minibatch_size=7)
     trainer = bandit(config)
-    trainer.improve(trainer.collect(1))  # 36 = 5 · 7 + 1
+    trainer.improve(trainer.collect())  # 36 = 5 · 7 + 1
     assert all(p.isfinite().all() for p in trainer.actor.parameters())
 
 
@@ -280,7 +288,7 @@ def test_rates_follow_the_share_of_the_budget() -> None:
         num_env_steps=64, steps_per_update=16, learning_rate=1e-3, critic_learning_rate=1e-2
     )
     trainer = bandit(config)
-    trainer.iterate(1, 0.75)
+    trainer.iterate(0.75)
     rates = [group["lr"] for group in trainer.optimiser.param_groups]
     assert rates == pytest.approx([2.5e-4, 2.5e-3])
 
@@ -290,13 +298,14 @@ def test_rollout_keeps_chunks_and_both_kinds_of_end() -> None:
     trainer = bandit(config, last=6)
     trainer.actor.sample_path = lambda s, g: (torch.full((2, 4, 1), 0.6 - 1.0), s)  # type: ignore[method-assign]
     trainer.actor.path_log_prob = lambda s, p: torch.zeros(2, 1)  # type: ignore[method-assign]
-    rollout = trainer.collect(4)
-    assert rollout.steps[:, 0].tolist() == [4, 2, 4, 2]
-    assert rollout.terminated[:, 0].tolist() == [False, True, False, True]
+    rollout = trainer.collect()
+    # 8 + 4 + 8 + 4 + 8 steps: chunks go on until the 32 are made
+    assert rollout.steps[:, 0].tolist() == [4, 2, 4, 2, 4]
+    assert rollout.terminated[:, 0].tolist() == [False, True, False, True, False]
     assert rollout.rewards[0, 0].item() == pytest.approx(-(1 + 0.5 + 0.25 + 0.125))
     assert rollout.rewards[1, 0].item() == pytest.approx(-1.5)
-    assert (10 * rollout.states[:, 0, -1, 0]).tolist() == pytest.approx([0, 4, 0, 4])
-    assert (10 * rollout.next_states[:, 0, -1, 0]).tolist() == pytest.approx([4, 6, 4, 6])
+    assert (10 * rollout.states[:, 0, -1, 0]).tolist() == pytest.approx([0, 4, 0, 4, 0])
+    assert (10 * rollout.next_states[:, 0, -1, 0]).tolist() == pytest.approx([4, 6, 4, 6, 4])
 
 
 def hopper_trainer(num_updates: int) -> PPO:
@@ -323,11 +332,11 @@ def test_training_resumes_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ppo, "fit", eager)
     whole, broken = MemoryRecorder(), MemoryRecorder(stop_after=2)
     unbroken, stopped, resumed = (hopper_trainer(4) for _ in range(3))
-    train_ppo(unbroken, 1, recorder=whole, progress=False)
+    train_ppo(unbroken, recorder=whole, progress=False)
     with pytest.raises(KeyboardInterrupt):
-        train_ppo(stopped, 1, recorder=broken, progress=False)
+        train_ppo(stopped, recorder=broken, progress=False)
     broken.stop_after = None
-    train_ppo(resumed, 1, recorder=broken, progress=False)
+    train_ppo(resumed, recorder=broken, progress=False)
     assert broken.rows == whole.rows
     assert resumed.episodes.value == unbroken.episodes.value
     expected = unbroken.actor.state_dict()
@@ -336,7 +345,7 @@ def test_training_resumes_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_golden() -> None:
     recorder, trainer = MemoryRecorder(), hopper_trainer(2)
-    train_ppo(trainer, 1, recorder=recorder, progress=False)
+    train_ppo(trainer, recorder=recorder, progress=False)
     rows = {
         f"{key}.{step}": torch.tensor(value) for step, row in recorder.rows
         for key, value in row.items()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from uepo_lib import tasks
 from uepo_lib.errors import UsageError
-from uepo_lib.tasks import HOPPER
+from uepo_lib.locomotion import HOPPER
+from uepo_lib.robots import observation
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +124,8 @@ def test_a_restored_simulator_steps_bit_identically() -> None:
     actions = np.random.default_rng(0).uniform(-1, 1, (40, 3))
     for action in actions[:20]:
         env.step(action)
-    tasks.restore_simulator(other, tasks.simulator_state(env))
-    np.testing.assert_array_equal(tasks.observation(other), tasks.observation(env))
+    HOPPER.restore(other, HOPPER.simulator_state(env))
+    np.testing.assert_array_equal(observation(other), observation(env))
     for action in actions[20:]:
         a, b = env.step(action), other.step(action)
         np.testing.assert_array_equal(a[0], b[0])
@@ -135,7 +136,7 @@ def test_a_restored_simulator_steps_bit_identically() -> None:
 
 def test_observation_is_what_the_last_step_returned(hopper: Any) -> None:
     state = hopper.step(np.array([0.3, -0.2, 0.1]))[0]
-    np.testing.assert_array_equal(tasks.observation(hopper), state)
+    np.testing.assert_array_equal(observation(hopper), state)
 
 
 # ---- names ---------------------------------------------------------------------------------------

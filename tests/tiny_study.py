@@ -25,6 +25,7 @@ TINY = replace(
     clone_batch=32,
     critic_updates=12,
     critic_batch=32,
+    critic_polyak=0.2,
     q_hidden=(16, 16),
     v_hidden=(16, 16),
     dynamics_updates=12,

@@ -27,8 +27,9 @@ from uepo_lib.networks import StateValue, mlp, orthogonal_
 from uepo_lib.policies import GaussianConfig, GaussianPolicy
 from uepo_lib.ppo import PPO, PPOConfig, train_ppo
 from uepo_lib.recording import Recording
+from uepo_lib.robots import Robot
 from uepo_lib.runs import Run, Spec, Store
-from uepo_lib.tasks import ROBOTS, Robot
+from uepo_lib.tasks import ROBOTS
 from uepo_lib.training import Recorder
 
 REVISION = 1
@@ -41,13 +42,30 @@ class BehaviourConfig:
 
     ppo: PPOConfig
     hidden: tuple[int, ...] = (64, 64)
+    initial_log_std: float = 0.0
     snapshot_every: int = 100_000
     """Environment steps between two snapshots."""
 
 
+_SCALED: dict[str, Any] = {"normalise_states": True, "normalise_rewards": True}
+_HAND: dict[str, Any] = {
+    **_SCALED,
+    "num_envs": 16,
+    "steps_per_update": 6400,
+    "minibatch_size": 400,
+    "num_epochs": 8,
+    "discount": 0.98,
+    "target_kl": 0.05,
+}
+
 BEHAVIOURS = {
-    "hopper": BehaviourConfig(
-        PPOConfig(num_env_steps=1_500_000, normalise_states=True, normalise_rewards=True)
+    "hopper": BehaviourConfig(PPOConfig(num_env_steps=1_500_000, **_SCALED)),
+    "walker2d": BehaviourConfig(PPOConfig(num_env_steps=3_000_000, **_SCALED)),
+    "pen": BehaviourConfig(
+        PPOConfig(num_env_steps=2_500_000, **_HAND), hidden=(128, 128), initial_log_std=-0.7
+    ),
+    "door": BehaviourConfig(
+        PPOConfig(num_env_steps=3_000_000, **_HAND), hidden=(128, 128), initial_log_std=-0.7
     ),
 }
 
@@ -106,6 +124,7 @@ def train_behaviour(
         hidden=config.hidden,
         activation="tanh",
         state_dependent_std=False,
+        initial_log_std=config.initial_log_std,
     )
     actor = GaussianPolicy(gaussian, seed)
     critic = _value_network(robot.state_dim, config.hidden, seed + 1)
@@ -125,7 +144,7 @@ def train_behaviour(
         return {}
 
     train_ppo(
-        trainer, 1, recorder=recorder, observe=observe, name=f"PPO {robot.name}", progress=progress
+        trainer, recorder=recorder, observe=observe, name=f"PPO {robot.name}", progress=progress
     )
     envs.close()
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from uepo_lib.errors import check
-from uepo_lib.policies import normal_log_prob
+from uepo_lib.policies import normal_kl, normal_log_prob
 from uepo_lib.subpolicies import SubPolicies
 
 REVISION = 1
@@ -76,14 +76,27 @@ class ChainActor(nn.Module):
 
     def path_log_prob(self, states: Tensor, path: Tensor) -> Tensor:
         """log-probability of each level, all levels in one forward: -> (N, L)."""
-        levels = self.num_levels
-        before, after = path[:, :-1].transpose(0, 1), path[:, 1:].transpose(0, 1)
+        mean, log_std = self._moments(states, path)
+        return self._executed(normal_log_prob(path[:, 1:].transpose(0, 1), mean, log_std))
+
+    def path_kl(self, other: ChainActor, states: Tensor, path: Tensor) -> Tensor:
+        """KL(self ‖ other) of each level at the latents of ``path``, in nats: -> (N, L)."""
+        return self._executed(
+            normal_kl(*self._moments(states, path), *other._moments(states, path))
+        )
+
+    def _moments(self, states: Tensor, path: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (L, N, T, A) of each trained step's result, and its log-std."""
+        levels, before = self.num_levels, path[:, :-1].transpose(0, 1)
         context = self.model.encode(states).repeat(levels)
         steps = torch.arange(self.num_steps - levels, self.num_steps, device=path.device)
         index = steps.repeat_interleave(len(states))
         mean = self.model.chain_mean(before.flatten(0, 1), context, index, self.num_steps)
         log_std = torch.tensor(self.sigma, device=path.device).log()
-        terms = normal_log_prob(after.flatten(0, 1), mean, log_std).unflatten(0, (levels, -1))
+        return mean.unflatten(0, (levels, -1)), log_std
+
+    def _executed(self, terms: Tensor) -> Tensor:
+        """Sum (L, N, T, A) over actions; of the last level only the T_a that are executed."""
         last = terms[-1:, :, : self.action_horizon].sum((-2, -1))
         return torch.cat([terms[:-1].sum((-2, -1)), last]).T
 

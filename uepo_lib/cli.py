@@ -258,9 +258,10 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 def _publish(options: argparse.Namespace) -> int:
     from uepo_lib.preparation import reading_set
-    from uepo_lib.publish import publish
+    from uepo_lib.publish import publish, require_clean
 
     profile = profiles.current(options.profile)
+    require_clean()
     for path in publish(profile, reading=reading_set(profile)):
         print(path)
     return 0

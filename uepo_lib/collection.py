@@ -26,7 +26,8 @@ from tqdm.auto import tqdm
 from uepo_lib import behaviors, facts
 from uepo_lib.behaviors import BehaviourPolicy
 from uepo_lib.errors import UsageError, check
-from uepo_lib.tasks import Robot, Task
+from uepo_lib.robots import Robot
+from uepo_lib.tasks import Task
 
 REVISION = 1
 
@@ -224,7 +225,13 @@ def _write(task: Task, episodes: list[Any], record: dict[str, Any], folder: Path
 
 
 def _same_recipe(task: Task, target: Path, record: dict[str, Any]) -> None:
-    metadata = json.loads((target / "data" / "metadata.json").read_text(encoding="utf-8"))
+    described = target / "data" / "metadata.json"
+    if not described.is_file():
+        raise UsageError(
+            f"{target} is no Minari dataset ({described.name} is missing): remove it or set "
+            "MINARI_DATASETS_PATH elsewhere"
+        )
+    metadata = json.loads(described.read_text(encoding="utf-8"))
     found = metadata.get("recipe", {})
     if found != json.loads(json.dumps(record)):
         differing = [k for k in record if found.get(k) != json.loads(json.dumps(record[k]))]

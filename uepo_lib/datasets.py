@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,6 +171,13 @@ class Dataset:
             self.states, self.actions, self.rewards, self.next_states, self.terminated
         )
 
+    def restandardised(self, normaliser: Normaliser) -> Dataset:
+        """The same data, its states standardised as those of another."""
+        states, next_states = (
+            normaliser(self.normaliser.inverse(x)) for x in (self.states, self.next_states)
+        )
+        return replace(self, normaliser=normaliser, states=states, next_states=next_states)
+
     def windows(self, obs_horizon: int, horizon: int) -> Windows:
         return Windows(self, obs_horizon, horizon)
 
@@ -230,6 +237,7 @@ def _episode_arrays(episode: Any) -> dict[str, NDArray[Any]]:
         "actions": np.asarray(episode.actions),
         "rewards": np.asarray(episode.rewards),
         "terminated": np.asarray(episode.terminations),
+        "truncated": np.asarray(episode.truncations),
     }
     infos = episode.infos or {}
     if "qpos" in infos and "qvel" in infos:
@@ -267,7 +275,9 @@ def _assemble(
     simulator = arrays.get("simulator_states")
     recipe = json.dumps(metadata.get("recipe", {}), sort_keys=True)
     key = DatasetKey(
-        task.dataset_id, content_hash(arrays), hashlib.sha256(recipe.encode()).hexdigest()[:16]
+        task.dataset_id,
+        content_hash({**arrays, "bounds": bounds}),
+        hashlib.sha256(recipe.encode()).hexdigest()[:16],
     )
     return Dataset(
         task=task,

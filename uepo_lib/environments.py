@@ -19,7 +19,7 @@ from torch import Tensor
 
 from uepo_lib.datasets import Normaliser, Transitions
 from uepo_lib.errors import check
-from uepo_lib.tasks import Robot, observation, restore_simulator, simulator_state
+from uepo_lib.robots import Robot, observation
 
 REVISION = 1
 
@@ -145,7 +145,9 @@ class ChunkedEnvs:
         """Everything that the next step depends on, simulator and generators included."""
         generators = [json.dumps(e.unwrapped.np_random.bit_generator.state) for e in self.envs]
         return {
-            "simulators": torch.from_numpy(np.stack([simulator_state(e) for e in self.envs])),
+            "simulators": torch.from_numpy(
+                np.stack([self.robot.simulator_state(e) for e in self.envs])
+            ),
             "generators": generators,
             "windows": self.windows.clone(),
             "active": list(self.active),
@@ -159,7 +161,7 @@ class ChunkedEnvs:
         for env, simulator, generator in zip(
             self.envs, state["simulators"].numpy(), state["generators"], strict=True
         ):
-            restore_simulator(env, simulator)
+            self.robot.restore(env, simulator)
             env.unwrapped.np_random.bit_generator.state = json.loads(generator)
         self.windows = state["windows"].clone()
         self.active = list(state["active"])
@@ -173,7 +175,7 @@ class DatasetSimulator:
 
     Privileged: a robot in the world cannot be put back into a logged state, so steps and resets
     count as interaction. ``past`` (M, T_o, S) are the standardised windows that belong to the M
-    ``simulator_states`` (M, nq + nv), qpos and qvel in float64.
+    ``simulator_states`` (M, ...), the robot's logged states in float64.
     """
 
     def __init__(
@@ -194,8 +196,7 @@ class DatasetSimulator:
             self.envs.append(self.robot.make())
             self.envs[-1].reset(seed=0)
         for env, full in zip(self.envs, self.simulator_states[indices].numpy(), strict=False):
-            num_positions = env.unwrapped.model.nq
-            env.unwrapped.set_state(full[:num_positions], full[num_positions:])
+            self.robot.restore_logged(env, full)
         self.resets += len(indices)
         self._states = self._observe(len(indices))
         return self.past[indices]

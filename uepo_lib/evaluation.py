@@ -18,7 +18,7 @@ from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.environments import ChunkedEnvs
 from uepo_lib.errors import check, unknown
 from uepo_lib.policies import Policy
-from uepo_lib.tasks import Robot
+from uepo_lib.robots import Robot
 from uepo_lib.values import Critic
 
 REVISION = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from uepo_lib import (
     dynamics_training,
     environments,
     policies,
+    robots,
     rollouts,
     schedules,
     subpolicies,
@@ -36,6 +38,10 @@ from uepo_lib.values import Critic
 
 ACTION_HORIZON = 4
 """T_a: half of the T = 8 actions that are planned."""
+CALIBRATION: dict[str, Any] = {"quantile": 0.5, "starts": 256, "windows": 1024}
+"""τ is this quantile of the unguided set's nearest-neighbour div; the cosine's floor is D's."""
+NUM_REFERENCE = 256
+"""Held-out real sequences whose KL the excess of a synthetic one is measured from (A6)."""
 
 
 class Models(Workbench):
@@ -110,6 +116,8 @@ class Models(Workbench):
             given = {*guidance, *self.overrides.get("guidance", {})}
             follow = {"threshold", "floor"} - given
             chosen["guidance"] = {k: v for k, v in rest.items() if k not in follow}
+            if follow:
+                chosen["calibration"] = CALIBRATION
         return model.derive(make, chosen)
 
     def zero_noise(self, model: Product[DiffusionModel]) -> Product[SubPolicies]:
@@ -134,10 +142,10 @@ class Models(Workbench):
 
     def _calibrated(self, plain: SubPolicies) -> dict[str, float]:
         """τ, the median nearest-neighbour div of the unguided set, and the cosine's floor (A4)."""
-        index = torch.linspace(0, len(self.windows) - 1, 1024).long()
+        index = torch.linspace(0, len(self.windows) - 1, CALIBRATION["windows"]).long()
         floor = divergence.cosine_floor(self.windows.batch(index).actions)
-        unguided = plain.plan_shared(self.starts(256, "calibration"))
-        threshold = divergence.calibrate_threshold(unguided, 0.5, floor)
+        unguided = plain.plan_shared(self.starts(CALIBRATION["starts"], "calibration"))
+        threshold = divergence.calibrate_threshold(unguided, CALIBRATION["quantile"], floor)
         return {"threshold": threshold, "floor": floor}
 
     # -- critics and dynamics
@@ -203,8 +211,14 @@ class Models(Workbench):
         def read(run: Run) -> Transitions:
             return Transitions(**run.tensors("transitions"))
 
-        config = {"augmentation": asdict(cfg), "policy": dict(policy.config)}
-        modules = (datasets, augmentation, rollouts, subpolicies, divergence)
+        config = {
+            "augmentation": asdict(cfg), "policy": dict(policy.config), "reference": NUM_REFERENCE
+        }  # fmt: skip
+        modules: tuple[ModuleType, ...] = (
+            datasets, augmentation, rollouts, subpolicies, divergence
+        )  # fmt: skip
+        if cfg.transitions == "simulator":
+            modules = (*modules, robots, environments)
         return self.stage(
             "augmentation", config, produce, read, modules, (policy, model), "about 1 min"
         )
@@ -213,7 +227,8 @@ class Models(Workbench):
         data, robot = self.dataset, self.task.robot
         sequences = data.windows(self.obs_horizon, cfg.horizon + 1)
         held = torch.isin(sequences.now, self.held_out[1]).nonzero().flatten()
-        chosen = held[torch.randperm(len(held), generator=self.generator("reference"))[:256]]
+        chosen = held[torch.randperm(len(held), generator=self.generator("reference"))]
+        chosen = chosen[:NUM_REFERENCE]
         real = sequences.batch(chosen)
         reference = augmentation.reference_costs(model, real.past, real.actions, real.future, cfg)
         simulator = self.simulator() if cfg.transitions == "simulator" else None

@@ -131,6 +131,11 @@ class GaussianPolicy(nn.Module):
         """(N, T_o, S), (N, T_a, A) -> (N, 1)."""
         return self.log_prob(states, path).unsqueeze(-1)
 
+    def path_kl(self, other: GaussianPolicy, states: Tensor, path: Tensor) -> Tensor:
+        """KL(self ‖ other) in nats: (N, 1); ``path`` is for policies of several levels."""
+        terms = normal_kl(*self(states), *other(states))
+        return terms.sum((-2, -1)).unsqueeze(-1)
+
     def entropy(self, states: Tensor) -> Tensor:
         """Entropy in nats of the chunk's distribution: (...)."""
         log_std = self(states)[1]
@@ -144,3 +149,10 @@ class GaussianPolicy(nn.Module):
 def normal_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Elementwise log N(x; mean, exp(log_std)²)."""
     return -0.5 * ((x - mean) * (-log_std).exp()).square() - log_std - 0.5 * LOG_2PI
+
+
+def normal_kl(mean: Tensor, log_std: Tensor, other_mean: Tensor, other_log_std: Tensor) -> Tensor:
+    """Elementwise KL(N(mean, exp(log_std)²) ‖ N(other_mean, exp(other_log_std)²))."""
+    spread = (2 * (log_std - other_log_std)).exp()
+    shift = ((mean - other_mean) * (-other_log_std).exp()).square()
+    return 0.5 * (spread + shift - 1) + other_log_std - log_std

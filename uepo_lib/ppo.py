@@ -19,7 +19,7 @@ from uepo_lib.errors import check
 from uepo_lib.scaling import RunningScale
 from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, Value, fit
 
-REVISION = 1
+REVISION = 2
 
 
 class Actor(Protocol):
@@ -47,7 +47,7 @@ class PPOConfig:
     """The defaults are those of PPO from scratch on MuJoCo; profiles.py holds the online ones."""
 
     num_env_steps: int
-    """The budget; a chunk that an episode's end cuts short counts the steps it made, not T_a."""
+    """The budget, rounded up to whole updates and whole chunks."""
     num_envs: int = 8
     steps_per_update: int = 2048
     """Environment steps between two updates, all environments together."""
@@ -189,11 +189,16 @@ class PPO:
         return self.scale.normalise(self.standardise(raw_windows))
 
     @torch.no_grad()
-    def collect(self, action_horizon: int) -> Rollout:
-        """About ``steps_per_update`` environment steps with the current policy."""
+    def collect(self) -> Rollout:
+        """Environment steps up to the next multiple of ``steps_per_update``.
+
+        Steps are counted where they are made: a chunk that an episode's end cuts short counts what
+        it executed, so policies with different action horizons get the same budget.
+        """
         rows = []
-        per_round = len(self.envs.envs) * action_horizon
-        for _ in range(max(1, self.config.steps_per_update // per_round)):
+        size = self.config.steps_per_update
+        goal = (self.envs.num_steps // size + 1) * size
+        while self.envs.num_steps < goal:
             self.scale.update_states(self.envs.windows)
             states = self.prepare(self.envs.windows)
             actions, path = self.actor.sample_path(states, self.generator)
@@ -201,7 +206,7 @@ class PPO:
             chunk, episodes = self.envs.step(actions)
             self._note(episodes)
             done = chunk.terminated | chunk.truncated
-            reward = self.scale.scale_rewards(chunk.reward, done)
+            reward = self.scale.scale_rewards(chunk.reward, chunk.steps, done)
             after = self.prepare(chunk.windows)
             rows.append(
                 (states, after, path, log_prob, reward, chunk.steps, chunk.terminated, done)
@@ -267,12 +272,12 @@ class PPO:
         self.optimiser.step()
         return float(kl), float(value_loss.detach())
 
-    def iterate(self, action_horizon: int, fraction_done: float) -> Metrics:
+    def iterate(self, fraction_done: float) -> Metrics:
         """One collect-and-improve; the rates follow the fraction of the budget that is spent."""
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * (1 - fraction_done) if self.config.anneal else rate
         warm = self.envs.num_steps >= self.config.warmup_env_steps
-        metrics: dict[str, float] = self.improve(self.collect(action_horizon), policy_too=warm)
+        metrics: dict[str, float] = self.improve(self.collect(), policy_too=warm)
         # before the first episode ends there is only what the unfinished ones have earned
         recent = [e[1] for e in self.episodes.value[-20:]] or self.envs.returns
         metrics["env_steps"] = float(self.envs.num_steps)
@@ -282,7 +287,6 @@ class PPO:
 
 def train_ppo(
     trainer: PPO,
-    action_horizon: int,
     *,
     recorder: Recorder | None = None,
     observe: Callable[[int], Mapping[str, float]] = lambda update: {},
@@ -295,7 +299,7 @@ def train_ppo(
     num_updates = -(-config.num_env_steps // config.steps_per_update)
 
     def update(step: int) -> Metrics:
-        metrics = trainer.iterate(action_horizon, step / num_updates)
+        metrics = trainer.iterate(step / num_updates)
         return {**metrics, **observe(step + 1)}
 
     parts = {**trainer.parts(), **(extra_parts or {})}

@@ -37,6 +37,9 @@ class Budget:
     # critics
     critic_updates: int
     critic_batch: int
+    critic_polyak: float
+    """Share of Q that its target takes every second update: value travels one step each
+    2 / polyak updates, and γ = 0.99 looks a few hundred steps ahead."""
     q_hidden: tuple[int, ...]
     v_hidden: tuple[int, ...]
     # dynamics and augmentation
@@ -68,6 +71,7 @@ SMOKE = Budget(
     clone_batch=64,
     critic_updates=100,
     critic_batch=64,
+    critic_polyak=0.2,
     q_hidden=(32, 32),
     v_hidden=(32, 32),
     dynamics_updates=100,
@@ -93,6 +97,7 @@ LAPTOP = Budget(
     clone_batch=256,
     critic_updates=20_000,
     critic_batch=256,
+    critic_polyak=0.04,
     q_hidden=(256, 256),
     v_hidden=(256, 256),
     dynamics_updates=6_000,
@@ -118,6 +123,7 @@ FULL = Budget(
     clone_batch=256,
     critic_updates=200_000,
     critic_batch=256,
+    critic_polyak=0.005,
     q_hidden=(256, 256),
     v_hidden=(256, 256),
     dynamics_updates=30_000,
@@ -143,6 +149,7 @@ PAPER = Budget(
     clone_batch=512,
     critic_updates=2_000_000,
     critic_batch=512,
+    critic_polyak=0.005,
     q_hidden=(1024, 1024),
     v_hidden=(512, 512, 512),
     dynamics_updates=200_000,
@@ -170,6 +177,7 @@ PUBLISHED = {
     "clone_batch": "512 (Uni-O4)",
     "critic_updates": "2M (Uni-O4)",
     "critic_batch": "512 (Uni-O4)",
+    "critic_polyak": "0.005 (Uni-O4)",
     "q_hidden": "2 × 1024 (Uni-O4)",
     "v_hidden": "3 × 512 (Uni-O4)",
     "dynamics_updates": "until no member improves (Uni-O4)",

@@ -48,10 +48,7 @@ def publish(
         UsageError: a dirty tree, nothing to publish, a result that does not hold together, an
             executed notebook that failed or is not the one in ``notebooks/``, too large a set.
     """
-    root = repository or facts.repository()
-    if root is None:
-        raise UsageError("publish: needs a git checkout of the project")
-    _require_clean(root)
+    root = require_clean(repository)
     store = Store.open(profile)
     if found := provenance.verify(store):
         raise UsageError(f"profile {profile!r}: {len(found)} problems, the first: {found[0]}")
@@ -71,13 +68,18 @@ def publish(
     return written
 
 
-def _require_clean(root: Path) -> None:
+def require_clean(repository: Path | None = None) -> Path:
+    """The checkout that is published to; ``UsageError`` if there is none or it has changes."""
+    root = repository or facts.repository()
+    if root is None:
+        raise UsageError("publish: needs a git checkout of the project")
     changed = facts.changed_files(root)
     if changed is None:
         raise UsageError(f"publish: {root} is not a git checkout")
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise UsageError(f"publish: uncommitted changes in {', '.join(changed[:3])}{more}")
+    return root
 
 
 def _shown(store: Store) -> set[str]:

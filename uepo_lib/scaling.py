@@ -37,10 +37,11 @@ class RunningScale:
         mean = torch.as_tensor(self.states.mean, dtype=torch.float32)
         return mean, torch.as_tensor((self.states.var + 1e-8) ** 0.5, dtype=torch.float32)
 
-    def scale_rewards(self, rewards: Tensor, done: Tensor) -> Tensor:
+    def scale_rewards(self, rewards: Tensor, steps: Tensor, done: Tensor) -> Tensor:
+        """Rewards (N,) of chunks of ``steps`` (N,) steps, over the std of the discounted return."""
         if not self.scales_rewards:
             return rewards
-        self.carried = self.carried * self.discount + rewards
+        self.carried = self.carried * self.discount**steps + rewards
         self.returns.update(self.carried.double().numpy())
         self.carried = self.carried * (~done)
         return (rewards / float((self.returns.var + 1e-8) ** 0.5)).clamp(-10, 10)

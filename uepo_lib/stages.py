@@ -10,14 +10,15 @@ from torch import Tensor
 
 from uepo_lib import (
     chain,
+    divergence,
     environments,
     evaluation,
     finetuning,
     policies,
     ppo,
+    robots,
     schedules,
     subpolicies,
-    tasks,
 )
 from uepo_lib.datasets import Transitions
 from uepo_lib.dynamics import DynamicsModel
@@ -37,7 +38,7 @@ SIGMA = 0.3
 """Std of the exploration noise on the fine-tuned reverse steps, in action units."""
 NUM_LEVELS = 1
 """How many of the last reverse steps are fine-tuned."""
-ACTING = (environments, evaluation, policies, subpolicies, schedules, tasks)
+ACTING = (robots, environments, evaluation, policies, subpolicies, divergence, schedules)
 """The modules whose revision changes what a policy does in its environment."""
 
 

@@ -177,6 +177,7 @@ class Workbench:
             "critic": {
                 "num_updates": b.critic_updates,
                 "batch_size": b.critic_batch,
+                "polyak": b.critic_polyak,
                 "hidden_q": b.q_hidden,
                 "hidden_v": b.v_hidden,
             },

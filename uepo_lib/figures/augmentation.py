@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from uepo_lib.augmentation import (
     reference_costs,
     step_costs,
 )
-from uepo_lib.datasets import Batch, Dataset, Normaliser, Transitions
+from uepo_lib.datasets import Batch, Dataset, Transitions
 from uepo_lib.dynamics import DynamicsConfig, DynamicsModel
 from uepo_lib.dynamics_training import train_dynamics
 
@@ -31,8 +30,6 @@ COLOURS = {
     "constant velocity": "control",
     "persistence": "data",
 }
-HOPPER_DT = 0.008
-"""Seconds a control step: 4 frames of 2 ms."""
 STEPS = 10
 """How far the open-loop errors look ahead."""
 
@@ -102,17 +99,6 @@ def pendulum_table(seed: int, angles: int = 41) -> pd.DataFrame:
 # -- the robot
 
 
-def restandardised(dataset: Dataset, normaliser: Normaliser) -> Dataset:
-    """``dataset`` with its states standardised as those of another."""
-    inverse = dataset.normaliser.inverse
-    return replace(
-        dataset,
-        normaliser=normaliser,
-        states=normaliser(inverse(dataset.states)),
-        next_states=normaliser(inverse(dataset.next_states)),
-    )
-
-
 def sequences(
     dataset: Dataset, steps: Tensor | None = None, count: int = 2048, ahead: int = STEPS
 ) -> Batch:
@@ -127,28 +113,27 @@ def sequences(
     return windows.batch(index[order[:count]])
 
 
-def physical_velocity(now: Tensor, normaliser: Normaliser, steps: int) -> Tensor:
-    """Hopper's positions moved on by its measured velocities, these held: (M, S) -> (M, k, S).
+def physical_velocity(now: Tensor, data: Dataset, steps: int) -> Tensor:
+    """A locomotion robot's positions moved on by its measured velocities, these held: (M, S) ->
+    (M, k, S).
 
-    Five of the six positions are observed, all six velocities; the first belongs to the position
-    that is not.
+    All velocities are observed and all positions but the first, which is how far it has come.
     """
-    raw = normaliser.inverse(now)
+    normaliser, robot = data.normaliser, data.task.robot
+    raw, positions = normaliser.inverse(now), robot.state_dim // 2
     velocity = torch.zeros_like(raw)
-    velocity[:, :5] = raw[:, 6:]
-    ahead = HOPPER_DT * torch.arange(1, steps + 1).view(1, -1, 1)
+    velocity[:, :positions] = raw[:, positions + 1 :]
+    ahead = robot.step_seconds * torch.arange(1, steps + 1).view(1, -1, 1)
     return normaliser(raw.unsqueeze(1) + ahead * velocity.unsqueeze(1))
 
 
-def error_table(
-    models: Mapping[str, DynamicsModel], batch: Batch, normaliser: Normaliser
-) -> pd.DataFrame:
+def error_table(models: Mapping[str, DynamicsModel], batch: Batch, data: Dataset) -> pd.DataFrame:
     """Mean squared error in standardised units after 1 .. k steps: columns predictor, step, error.
 
     The models, and three predictors that know no dynamics; see ``rollouts.open_loop_errors``.
     """
     steps = batch.future.shape[1]
-    guess = physical_velocity(batch.past[:, -1], normaliser, steps)
+    guess = physical_velocity(batch.past[:, -1], data, steps)
     columns = {"physical velocity": (guess - batch.future).square().mean((0, 2))}
     for name, model in models.items():
         errors = rollouts.open_loop_errors(model, batch.past, batch.actions, batch.future)

@@ -19,7 +19,7 @@ from torch import Tensor
 from uepo_lib import behaviors, plotting
 from uepo_lib.datasets import Dataset
 from uepo_lib.environments import DatasetSimulator
-from uepo_lib.tasks import Robot
+from uepo_lib.robots import Robot
 
 LEVEL_COLOURS = {"medium": plotting.COLOURS["UEPO"], "expert": plotting.COLOURS["highlight"]}
 END_COLOURS = {

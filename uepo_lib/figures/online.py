@@ -17,10 +17,10 @@ from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.figures.selection import spent
 from uepo_lib.methods.bc import bc
 from uepo_lib.methods.uepo import UEPO, uepo
+from uepo_lib.robots import Robot
 from uepo_lib.runs import Run
 from uepo_lib.stages import Product, Study
 from uepo_lib.statistics import mean_interval
-from uepo_lib.tasks import Robot
 
 STARTS = {
     "UEPO": ("π* by AM-Q", plotting.COLOURS["UEPO"]),

@@ -13,9 +13,9 @@ from scipy import stats
 from uepo_lib import plotting
 from uepo_lib.datasets import Dataset
 from uepo_lib.methods.uepo import UEPO
+from uepo_lib.robots import Robot
 from uepo_lib.runs import Run
 from uepo_lib.stages import Study
-from uepo_lib.tasks import Robot
 from uepo_lib.values import Critic
 
 SCORES = {

@@ -1,0 +1,148 @@
+"""The Adroit hand: pen, door, hammer, relocate, with D4RL's reward.
+
+Pen is cut at 100 steps as in D4RL, but does not end when the pen drops (D4RL's does). In the other
+three, gymnasium-robotics 1.4.2 *pays* 0.1 × the distance between the palm and the object; D4RL
+charges it. :class:`DistanceCharge` turns the sign back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from uepo_lib.locomotion import never
+from uepo_lib.robots import Env, Robot, Scene
+
+_COLLECTED_HERE = "Datasets are collected here from policies trained here, not D4RL's files."
+_CHARGED = (
+    "gymnasium-robotics pays 0.1 × the distance between palm and object; here it is charged, as "
+    "in D4RL."
+)
+_PEN = (
+    "The pen is given 100 steps, as in D4RL, but the episode does not end when it drops: a random "
+    "policy scores about −200 return here and +96 there."
+)
+
+
+class DistanceCharge(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Charge 0.1 × ‖palm − object‖ where the installed reward pays it."""
+
+    def __init__(self, env: Env, distance: Callable[[Any], NDArray[np.float64]]) -> None:
+        """``distance``: the unwrapped environment -> the vector from the object to the palm."""
+        super().__init__(env)
+        self.distance = distance
+
+    def step(self, action: Any) -> Any:
+        state, reward, terminated, truncated, info = self.env.step(action)
+        length = float(np.linalg.norm(self.distance(self.env.unwrapped)))
+        return state, float(reward) - 0.2 * length, terminated, truncated, info
+
+
+def _model_rows(*places: tuple[str, str]) -> Scene:
+    """A scene kept in rows of the model: (array of the model, the environment's id of the row)."""
+
+    def rows(env: Env) -> list[NDArray[np.float64]]:
+        base: Any = env.unwrapped
+        return [getattr(base.model, array)[getattr(base, row)] for array, row in places]
+
+    def write(env: Env, values: NDArray[np.float64]) -> None:
+        targets = rows(env)
+        ends = np.cumsum([len(t) for t in targets])[:-1]
+        for target, part in zip(targets, np.split(values, ends), strict=True):
+            target[:] = part
+
+    size = sum(4 if array == "body_quat" else 3 for array, _ in places)
+    return Scene(size, lambda env: np.concatenate(rows(env)), write)
+
+
+def _pen_scene() -> Scene:
+    """The target's orientation, and the lengths that the environment measured at its reset."""
+    target = _model_rows(("body_quat", "target_obj_body_id"))
+
+    def read(env: Env) -> NDArray[np.float64]:
+        base: Any = env.unwrapped
+        return np.append(target.read(env), [base.pen_length, base.tar_length])
+
+    def write(env: Env, values: NDArray[np.float64]) -> None:
+        base: Any = env.unwrapped
+        target.write(env, values[:4])
+        base.pen_length, base.tar_length = values[4:]
+
+    return Scene(6, read, write)
+
+
+def _door_distance(base: Any) -> NDArray[np.float64]:
+    sites = base.data.site_xpos
+    return np.asarray(sites[base.grasp_site_id] - sites[base.handle_site_id])
+
+
+def _object_distance(base: Any) -> NDArray[np.float64]:
+    return np.asarray(base.data.site_xpos[base.S_grasp_site_id] - base.data.xpos[base.obj_body_id])
+
+
+PEN = Robot(
+    name="pen",
+    package="gymnasium_robotics",
+    env_id="AdroitHandPen-v1",
+    state_dim=45,
+    action_dim=24,
+    random_return=96.262799,
+    expert_return=3076.8331,
+    max_episode_steps=100,
+    terminated=never,
+    step_seconds=0.01,
+    notes=(_PEN, _COLLECTED_HERE),
+    scene=_pen_scene(),
+)
+
+DOOR = Robot(
+    name="door",
+    package="gymnasium_robotics",
+    env_id="AdroitHandDoor-v1",
+    state_dim=39,
+    action_dim=28,
+    random_return=-56.512833,
+    expert_return=2880.5693,
+    max_episode_steps=200,
+    terminated=never,
+    step_seconds=0.01,
+    notes=(_CHARGED, _COLLECTED_HERE),
+    wrapper=lambda env: DistanceCharge(env, _door_distance),
+    scene=_model_rows(("body_pos", "door_body_id")),
+)
+
+HAMMER = Robot(
+    name="hammer",
+    package="gymnasium_robotics",
+    env_id="AdroitHandHammer-v1",
+    state_dim=46,
+    action_dim=26,
+    random_return=-274.856578,
+    expert_return=12794.1348,
+    max_episode_steps=200,
+    terminated=never,
+    step_seconds=0.01,
+    notes=(_CHARGED,),
+    wrapper=lambda env: DistanceCharge(env, _object_distance),
+    scene=_model_rows(("body_pos", "target_body_id")),
+)
+
+RELOCATE = Robot(
+    name="relocate",
+    package="gymnasium_robotics",
+    env_id="AdroitHandRelocate-v1",
+    state_dim=39,
+    action_dim=30,
+    random_return=-6.425911,
+    expert_return=4233.8778,
+    max_episode_steps=200,
+    terminated=never,
+    step_seconds=0.01,
+    notes=(_CHARGED,),
+    wrapper=lambda env: DistanceCharge(env, _object_distance),
+    scene=_model_rows(("body_pos", "obj_body_id"), ("site_pos", "target_obj_site_id")),
+)

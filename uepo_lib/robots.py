@@ -1,0 +1,122 @@
+"""A robot: an environment, and what the method must know of it beyond ``step``.
+
+When a state ends the episode, how long an episode may be, how to put the simulator back into a
+logged state. Scores are D4RL's normalised ones (arXiv 2004.07219): 0 is a random policy, 100 its
+expert.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+REVISION = 1
+"""Counts every robot: bump it when what an environment does, or a termination rule, changes."""
+
+Env = gymnasium.Env[Any, Any]
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What an episode fixes beyond MuJoCo's own state: a goal, the place of a door."""
+
+    size: int
+    """How many numbers it takes."""
+    read: Callable[[Env], Array]
+    write: Callable[[Env, Array], None]
+
+
+EMPTY_SCENE = Scene(0, lambda env: np.empty(0), lambda env, values: None)
+
+
+@dataclass(frozen=True)
+class Robot:
+    """One environment: identifiers, sizes, D4RL's reference returns, and its known termination
+    rule."""
+
+    name: str
+    env_id: str
+    state_dim: int
+    action_dim: int
+    random_return: float
+    expert_return: float
+    max_episode_steps: int
+    terminated: Callable[[Tensor], Tensor]
+    """Raw states (..., S) reached by a step -> bool (...): did that step end the episode?"""
+    step_seconds: float
+    """Simulated time of one step."""
+    notes: tuple[str, ...] = ()
+    """How scores here differ from D4RL's; printed under every table of normalised scores."""
+    package: str | None = None
+    """What registers ``env_id`` when it is imported, if not Gymnasium itself."""
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    wrapper: Callable[[Env], Env] = lambda env: env
+    """What this project changes in the installed environment, put around every copy."""
+    scene: Scene = EMPTY_SCENE
+
+    def make(self) -> Env:
+        """A fresh environment without a time limit: whoever steps it counts the steps."""
+        if self.package:
+            gymnasium.register_envs(importlib.import_module(self.package))
+        options = {**self.env_options, "max_episode_steps": -1, "disable_env_checker": True}
+        return self.wrapper(gymnasium.make(self.env_id, **options))
+
+    def normalised(self, undiscounted_return: float) -> float:
+        """D4RL's normalised score in percent."""
+        span = self.expert_return - self.random_return
+        return 100.0 * (undiscounted_return - self.random_return) / span
+
+    def simulator_state(self, env: Env) -> Array:
+        """MuJoCo's whole integration state (time, qpos, qvel, actuators, the solver's warm start),
+        then the scene.
+
+        The warm start matters: without it the next step differs in the last bits.
+        """
+        model, data = mujoco_of(env)
+        state = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION))
+        mujoco.mj_getState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        return np.concatenate([state, self.scene.read(env)])
+
+    def restore(self, env: Env, state: Array) -> None:
+        """Put ``env`` into a :meth:`simulator_state`; the next step is then bit-identical."""
+        model, data = mujoco_of(env)
+        integration = state[: len(state) - self.scene.size]
+        self.scene.write(env, state[len(integration) :])
+        mujoco.mj_setState(model, data, integration, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(model, data)  # derived quantities, at the price of a new warm start ...
+        mujoco.mj_setState(model, data, integration, mujoco.mjtState.mjSTATE_INTEGRATION)  # ... so
+
+    def logged_state(self, env: Env) -> Array:
+        """What datasets keep of every step: qpos, qvel, the scene."""
+        _, data = mujoco_of(env)
+        return np.concatenate([data.qpos, data.qvel, self.scene.read(env)])
+
+    def restore_logged(self, env: Env, state: Array) -> None:
+        """Put ``env`` into a :meth:`logged_state`: equal up to the solver's tolerance."""
+        model, data = mujoco_of(env)
+        positions, velocities, scene = np.split(state, [model.nq, model.nq + model.nv])
+        self.scene.write(env, scene)
+        mujoco.mj_resetData(model, data)
+        data.qpos[:], data.qvel[:] = positions, velocities
+        mujoco.mj_forward(model, data)
+
+
+def mujoco_of(env: Env) -> tuple[Any, Any]:
+    """The model and data of an environment's simulator."""
+    base: Any = env.unwrapped
+    return base.model, base.data
+
+
+def observation(env: Env) -> Array:
+    """The observation of the simulator's present state, without a step."""
+    base: Any = env.unwrapped
+    return np.asarray(base._get_obs())
