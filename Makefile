@@ -2,6 +2,8 @@
 PROFILE ?= laptop
 PYTHON ?= python3
 TORCH_INDEX ?=
+SOURCE ?= local
+TASK ?=
 SHELL := /bin/bash
 
 # an active conda environment of this project is used as it is
@@ -31,8 +33,8 @@ test: setup  ## lint, types, tests, notebook pairs, every notebook at the smoke 
 figures: setup  ## draw the figures again from their tables
 	@$(PY) -m uepo_lib figures --profile $(PROFILE)
 
-data: setup  ## collect the datasets from the committed behaviour policies
-	@$(PY) -m uepo_lib data --profile $(PROFILE)
+data: setup  ## collect the local datasets; SOURCE=minari TASK=pen-human downloads one instead
+	@$(PY) -m uepo_lib data --profile $(PROFILE) --source $(SOURCE) $(if $(TASK),--task $(TASK))
 
 behaviors: setup  ## train the behaviour policies again (tens of minutes)
 	@$(PY) -m uepo_lib behaviors

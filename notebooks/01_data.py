@@ -39,7 +39,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from uepo_lib import behaviors, collection, denoisers, notebook, stages, study, tasks
+from uepo_lib import behaviors, collection, denoisers, notebook, recipes, stages, study, tasks
 from uepo_lib.figures import data as figures
 
 # %%
@@ -96,7 +96,7 @@ here.draw("behaviour_training", curve, task=robot.env_id, seeds=sorted(set(curve
 
 # %%
 played = {}
-for level in behaviors.LEVELS[robot.name]:
+for level in ("medium", "expert"):
     returns = behaviors.load_behaviour(robot, level).record["returns"]
     played[level] = {
         name: f"{r['mean']:.0f} ± {r['std']:.0f} (score {r['normalised']:.0f})"
@@ -230,10 +230,9 @@ for name, (errors, same_end) in replayed.items():
 # from it. Collecting a little of it again gives the same numbers, to the bit.
 
 # %%
-(part,) = collection.PARTS["hopper-medium"]
-policy = behaviors.load_behaviour(robot, part.level)
+(part,) = recipes.PARTS["medium"]
 envs = medium.metadata["recipe"]["num_envs"]
-again = collection.play(robot, policy, part, 200 * envs, envs, seed=0, progress=False)
+again = collection.play(robot, part, 200 * envs, envs, seed=0, progress=False)
 actions = torch.from_numpy(again[0].actions)
 assert torch.equal(actions, medium.actions[: len(actions)])
 print({name: data.key.hash for name, data in found.items()})

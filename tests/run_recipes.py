@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -61,6 +62,12 @@ def fail_at(bad: int, x: int, seconds: float) -> int:
         raise UsageError(f"x={x}: must be good")
     time.sleep(seconds)
     return x
+
+
+def note_pid_and_wait(folder: str) -> None:
+    """Say who computes, then take long."""
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(120)
 
 
 if __name__ == "__main__":

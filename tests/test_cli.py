@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from tiny_study import TASK, settle, tiny
 
-from uepo_lib import behaviors, cli, configs, datasets, plotting, tasks
+from uepo_lib import behaviors, cli, configs, datasets, loading, plotting, tasks
 from uepo_lib.errors import UsageError
 from uepo_lib.provenance import record_output
 from uepo_lib.runs import Store
@@ -340,7 +340,7 @@ def test_a_dataset_of_another_size_is_not_taken(uepo: Command, folders: Path) ->
 
 def test_a_missing_dataset_is_named(folders: Path) -> None:
     with pytest.raises(UsageError, match=r"uepo/hopper/medium-v0.*make data"):
-        datasets.load(tasks.get(TASK), folders)
+        loading.load(tasks.get(TASK), folders)
 
 
 def test_the_data_folder_is_a_folder(

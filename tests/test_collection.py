@@ -10,12 +10,13 @@ import pytest
 import torch
 from diffusion_toys import check_golden
 
-from uepo_lib import behaviors, collection, datasets, tasks
-from uepo_lib.collection import Part, Recipe, collect, play, recipe_for
+from uepo_lib import behaviors, collection, loading, storage, tasks
+from uepo_lib.collection import collect, play
 from uepo_lib.datasets import Dataset
 from uepo_lib.environments import DatasetSimulator
 from uepo_lib.errors import UsageError
 from uepo_lib.locomotion import HOPPER
+from uepo_lib.recipes import Part, Recipe, recipe_for
 
 MEDIUM, BOTH = tasks.get("hopper-medium"), tasks.get("hopper-medium-expert")
 SMALL = Recipe((Part("medium"),), 400)
@@ -30,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(folder: Path) -> Dataset:
-    return datasets.load(MEDIUM, folder)
+    return loading.load(MEDIUM, folder)
 
 
 def raw(dataset: Dataset) -> torch.Tensor:
@@ -85,19 +86,18 @@ def test_medium_expert_is_both_parts(data: Dataset, tmp_path: Path) -> None:
     assert recipe_for(BOTH, 1000).parts == (Part("medium", 0.5), Part("expert", 0.5))
     recipe = dataclasses.replace(recipe_for(BOTH, 800), num_envs=SMALL.num_envs)
     collect(BOTH, recipe, tmp_path, progress=False)
-    both = datasets.load(BOTH, tmp_path)
+    both = loading.load(BOTH, tmp_path)
     assert len(both) == 800
     assert torch.equal(both.actions[:400], data.actions)
     assert torch.equal(both.rewards[:400], data.rewards)
-    expert = behaviors.load_behaviour(HOPPER, "expert")
-    episodes = play(HOPPER, expert, Part("expert"), 400, SMALL.num_envs, 1_000, progress=False)
+    episodes = play(HOPPER, Part("expert"), 400, SMALL.num_envs, 1_000, progress=False)
     actions = np.concatenate([np.asarray(episode.actions) for episode in episodes])
     np.testing.assert_array_equal(both.actions[400:].numpy(), actions)
 
 
 def test_noise_of_the_recipe_takes_the_place_of_the_policys() -> None:
     policy = behaviors.load_behaviour(HOPPER, "medium")
-    episodes = play(HOPPER, policy, Part("medium", noise=0.0), 40, 2, 0, progress=False)
+    episodes = play(HOPPER, Part("medium", noise=0.0), 40, 2, 0, progress=False)
     states = np.concatenate([np.asarray(e.observations)[:-1] for e in episodes])
     actions = np.concatenate([np.asarray(e.actions) for e in episodes])
     mean = policy.mean_action(torch.from_numpy(states.astype(np.float32))).clamp(-1, 1)
@@ -109,10 +109,10 @@ def test_noise_of_the_recipe_takes_the_place_of_the_policys() -> None:
 
 def test_collecting_twice_gives_equal_content(data: Dataset, tmp_path: Path) -> None:
     collect(MEDIUM, SMALL, tmp_path, progress=False)
-    assert datasets.load(MEDIUM, tmp_path).key == data.key
+    assert loading.load(MEDIUM, tmp_path).key == data.key
     other = dataclasses.replace(SMALL, seed=1)
     collect(MEDIUM, other, tmp_path / "other", progress=False)
-    key = datasets.load(MEDIUM, tmp_path / "other").key
+    key = loading.load(MEDIUM, tmp_path / "other").key
     assert key.hash != data.key.hash
     assert key.recipe != data.key.recipe
 
@@ -132,24 +132,24 @@ def test_another_recipe_in_its_place_is_refused(folder: Path) -> None:
         collect(MEDIUM, dataclasses.replace(SMALL, num_transitions=404), folder, progress=False)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
-    assert len(datasets.load(MEDIUM, folder)) == 400
+    assert len(loading.load(MEDIUM, folder)) == 400
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, recipe = collection._write, dataclasses.replace(SMALL, num_transitions=40)
+    whole, recipe = storage._write, dataclasses.replace(SMALL, num_transitions=40)
 
     def interrupted(*arguments: Any) -> None:
         whole(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(collection, "_write", interrupted)
+        patch.setattr(storage, "_write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             collect(MEDIUM, recipe, tmp_path, progress=False)
     assert not (tmp_path / MEDIUM.dataset_id).exists()
-    assert not list(tmp_path.glob(".collecting-*"))
+    assert not list(tmp_path.glob(".writing-*"))
     assert collect(MEDIUM, recipe, tmp_path, progress=False) == "collected"
-    assert len(datasets.load(MEDIUM, tmp_path)) == 40
+    assert len(loading.load(MEDIUM, tmp_path)) == 40
 
 
 def test_collecting_leaves_the_environment_variable_as_it_was(

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_toys import randn
 
-from uepo_lib import collection, datasets, facts, tasks
-from uepo_lib.datasets import Dataset, Normaliser, Transitions, content_hash
+from uepo_lib import facts, loading, storage, tasks
+from uepo_lib.datasets import Dataset, Normaliser, Transitions
 from uepo_lib.errors import UsageError
+from uepo_lib.loading import content_hash
 from uepo_lib.specs import DatasetKey
+from uepo_lib.storage import Trajectory
 
 TASK = tasks.get("hopper-medium")
 
@@ -158,12 +160,8 @@ def test_hash_sees_bytes_names_types_and_shapes_but_not_order_or_layout() -> Non
 
 def write(folder: Path, **changes: Any) -> None:
     """A Minari dataset of two short episodes on disk, with a fault or without."""
-    from minari.data_collector import EpisodeBuffer
-
     generator, episodes = np.random.default_rng(0), []
     for steps in (6, 4):
-        ends = np.zeros((2, steps), dtype=bool)
-        ends[0 if steps == 6 else 1, -1] = True
         columns: dict[str, Any] = {
             "observations": generator.normal(size=(steps + 1, 11)),
             "actions": generator.uniform(-1, 1, (steps, 3)).astype(np.float32),
@@ -175,10 +173,10 @@ def write(folder: Path, **changes: Any) -> None:
         }
         for name, change in changes.items():
             columns[name] = change(columns[name])
-        episodes.append(
-            EpisodeBuffer(terminations=list(ends[0]), truncations=list(ends[1]), **columns)
-        )
-    collection._write(TASK, episodes, {"made": "up"}, folder)
+        episodes.append(Trajectory(**columns, terminated=steps == 6, truncated=steps == 4))
+    storage.write_dataset(
+        TASK, episodes, folder, metadata={"recipe": {"made": "up"}}, algorithm="none"
+    )
 
 
 def spoiled(value: float, *place: int) -> Any:
@@ -192,7 +190,7 @@ def spoiled(value: float, *place: int) -> Any:
 
 def test_a_dataset_is_read_as_it_was_written(tmp_path: Path) -> None:
     write(tmp_path)
-    data = datasets.load(TASK, tmp_path)
+    data = loading.load(TASK, tmp_path)
     assert len(data) == 10
     assert data.bounds.tolist() == [[0, 6], [6, 10]]
     assert data.terminated.nonzero().flatten().tolist() == [5], "the cut episode did not end"
@@ -208,7 +206,7 @@ def test_a_dataset_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_simulator_states_are_optional(tmp_path: Path) -> None:
     write(tmp_path, infos=lambda infos: {})
-    assert datasets.load(TASK, tmp_path).simulator_states is None
+    assert loading.load(TASK, tmp_path).simulator_states is None
 
 
 def test_a_coordinate_that_never_changes_is_not_blown_up(tmp_path: Path) -> None:
@@ -218,7 +216,7 @@ def test_a_coordinate_that_never_changes_is_not_blown_up(tmp_path: Path) -> None
         return values
 
     write(tmp_path, observations=still)
-    assert datasets.load(TASK, tmp_path).states.abs().max() < 10
+    assert loading.load(TASK, tmp_path).states.abs().max() < 10
 
 
 @pytest.mark.parametrize(
@@ -236,14 +234,14 @@ def test_a_coordinate_that_never_changes_is_not_blown_up(tmp_path: Path) -> None
 def test_a_fault_is_named_in_one_line(tmp_path: Path, changes: Any, said: str) -> None:
     write(tmp_path, **changes)
     with pytest.raises(UsageError, match=said) as caught:
-        datasets.load(TASK, tmp_path)
+        loading.load(TASK, tmp_path)
     assert "\n" not in str(caught.value)
     assert TASK.dataset_id in str(caught.value)
 
 
 def test_a_missing_dataset_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="make data") as caught:
-        datasets.load(TASK, tmp_path)
+        loading.load(TASK, tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -254,15 +252,15 @@ def test_root_is_the_chosen_folder_or_the_checkouts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    assert datasets.root("smoke") == tmp_path
+    assert loading.root("smoke") == tmp_path
     monkeypatch.delenv("MINARI_DATASETS_PATH")
     repository = facts.repository()
     assert repository is not None
-    assert datasets.root("smoke") == repository / "data" / "smoke"
+    assert loading.root("smoke") == repository / "data" / "smoke"
 
 
 def test_root_that_is_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "file"))
     with pytest.raises(UsageError, match="MINARI_DATASETS_PATH"):
-        datasets.root("smoke")
+        loading.root("smoke")

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from run_recipes import fail_at, square
@@ -25,7 +31,7 @@ def test_first_failure_stops_the_others() -> None:
     jobs = [(fail_at, (1, x, 60.0)) for x in range(2)]
     with pytest.raises(UsageError, match="x=1: must be good") as error:
         run_all(jobs, workers=2, progress=False)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 55, "it waited for the other job"
     assert error.value.__notes__ == ["in fail_at(1, 1, 60.0)"]
     deadline = time.monotonic() + 10
     while multiprocessing.active_children() and time.monotonic() < deadline:
@@ -52,3 +58,38 @@ def test_workers_are_a_positive_number(workers: int) -> None:
 
 def test_nothing_to_do() -> None:
     assert run_all([], 4, progress=False) == []
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from run_recipes import note_pid_and_wait\n"
+        "from uepo_lib.sweep import run_all\n"
+        "if __name__ == '__main__':\n"
+        "    run_all([(note_pid_and_wait, (sys.argv[1],))] * 2, 2, progress=False)\n"
+    )
+    (tmp_path / "parent.py").write_text(program)
+    (tmp_path / "pids").mkdir()
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py", tmp_path / "pids"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    _until(lambda: len(list((tmp_path / "pids").iterdir())) == 2, 60)
+    workers = [psutil.Process(int(path.name)) for path in (tmp_path / "pids").iterdir()]
+    parent.kill()
+    parent.wait()
+    _until(lambda: not any(alive(worker) for worker in workers), 15)
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)

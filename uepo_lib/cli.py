@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from uepo_lib import datasets, profiles, tasks
+from uepo_lib import cli_data, profiles
+from uepo_lib.cli_data import print_rows
 from uepo_lib.errors import UsageError, unknown
 from uepo_lib.recording import TrainingDiverged
 
@@ -53,14 +54,7 @@ def parser() -> argparse.ArgumentParser:
     def with_profile(made: argparse.ArgumentParser) -> None:
         made.add_argument("--profile", help="smoke, laptop (default), full or paper")
 
-    listing = add("tasks", _tasks, "every task: environment, dataset, size, mean score, status")
-    with_profile(listing)
-    listing.add_argument("--json", action="store_true")
-
-    data = add("data", _data, "collect the local datasets from the committed behaviour policies")
-    with_profile(data)
-    data.add_argument("--task", help="one task; all by default")
-    data.add_argument("--json", action="store_true")
+    cli_data.add_commands(add, with_profile)
 
     run = add("run", _run, "train one method on one task and seed, offline and online")
     run.add_argument("method", help=f"one of: {', '.join(METHODS)}")
@@ -101,67 +95,6 @@ def _add_runs(add: Any, with_profile: Any) -> None:
         action.add_argument("--json", action="store_true")
 
 
-def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Facts as JSON, or as an aligned table."""
-    if as_json:
-        print(json.dumps(rows, indent=2))
-    elif rows:
-        import pandas as pd
-
-        print(pd.DataFrame(rows).to_string(index=False))
-
-
-def _tasks(options: argparse.Namespace) -> int:
-    folder = datasets.root(profiles.current(options.profile))
-    rows = []
-    for task in tasks.TASKS.values():
-        there = (folder / task.dataset_id / "data").is_dir()
-        row: dict[str, Any] = {
-            "task": task.name,
-            "environment": task.robot.env_id,
-            "dataset": task.dataset_id,
-            "source": "local",
-            "collected": there,
-            "transitions": None,
-            "mean_normalised_return": None,
-        }
-        if there:
-            data = datasets.load(task, folder)
-            row |= {"transitions": len(data), "mean_normalised_return": _mean_score(data)}
-        rows.append(row)
-    _print(rows, options.json)
-    return 0
-
-
-def _data(options: argparse.Namespace) -> int:
-    from uepo_lib.stages import load_data
-
-    profile = profiles.current(options.profile)
-    names = [tasks.get(options.task).name] if options.task else list(tasks.TASKS)
-    rows = []
-    for name in names:
-        data = load_data(name, profile)
-        rows.append(
-            {
-                "dataset": data.key.id,
-                "transitions": len(data),
-                "episodes": len(data.bounds),
-                "mean_normalised_return": _mean_score(data),
-                "hash": data.key.hash,
-            }
-        )
-    _print(rows, options.json)
-    if not options.json:
-        print(f"MINARI_DATASETS_PATH={datasets.root(profile)}")
-    return 0
-
-
-def _mean_score(data: datasets.Dataset) -> float | None:
-    """In percent; None if no episode was played to its end."""
-    returns = data.episode_returns()
-    return round(data.task.robot.normalised(float(returns.mean())), 1) if len(returns) else None
-
-
 def _run(options: argparse.Namespace) -> int:
     from uepo_lib import configs
     from uepo_lib.methods.bc import bc
@@ -187,7 +120,7 @@ def _run(options: argparse.Namespace) -> int:
         }
         for _, look in looks.iterrows()
     ]
-    _print(rows, options.json)
+    print_rows(rows, options.json)
     if not options.json:
         print("\n".join([f"run {online.run.id}", *robot.notes]))
     return 0
@@ -202,7 +135,7 @@ def _store(options: argparse.Namespace) -> Any:
 def _runs_list(options: argparse.Namespace) -> int:
     from uepo_lib.provenance import list_runs
 
-    _print(list_runs(_store(options)), options.json)
+    print_rows(list_runs(_store(options)), options.json)
     return 0
 
 
@@ -268,9 +201,9 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _behaviors(_: argparse.Namespace) -> int:
-    from uepo_lib import behaviors
+    from uepo_lib.behavior_training import train_all
     from uepo_lib.runs import Store
 
-    for path in behaviors.train_all(Store.open("behaviors")):
+    for path in train_all(Store.open("behaviors")):
         print(path.name)
     return 0

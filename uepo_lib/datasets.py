@@ -1,4 +1,4 @@
-"""A Minari dataset as tensors: a normaliser, transitions, and sequence windows.
+"""A dataset in memory: a normaliser, transitions, and sequence windows.
 
 Everything that learns sees states standardised by the dataset's mean and std and actions in [-1,
 1], both float32. Nothing here crosses the end of an episode; ``terminated`` (the task ended, no
@@ -7,11 +7,7 @@ future value) and ``truncated`` (the clock ran out) stay apart.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uepo_lib import facts
 from uepo_lib.errors import UsageError, check
 from uepo_lib.specs import DatasetKey
 from uepo_lib.tasks import Task
@@ -145,8 +140,12 @@ class Dataset:
     bounds: Tensor
     """(episodes, 2): first step and one past the last step of each."""
     simulator_states: Tensor | None
-    """(N, nq + nv) float64 qpos and qvel before each step, where the dataset holds them."""
+    """(N, nq + nv + scene) float64 before each step, as :meth:`Robot.restore_logged` takes them;
+    None where the dataset does not hold them."""
     metadata: dict[str, Any]
+    """The recipe, the versions, and whatever else was written beside the data."""
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    """(episodes,) integers that an episode was labelled with, as a maze's route."""
 
     def __len__(self) -> int:
         return len(self.states)
@@ -193,112 +192,3 @@ class Dataset:
         mask[held] = True
         steps = mask.repeat_interleave(self.bounds[:, 1] - self.bounds[:, 0])
         return (~steps).nonzero().flatten(), steps.nonzero().flatten()
-
-
-def root(profile: str) -> Path:
-    """Where datasets lie: ``MINARI_DATASETS_PATH`` if set, else ``data/<profile>`` of the
-    checkout."""
-    chosen = os.environ.get("MINARI_DATASETS_PATH")
-    home = (facts.repository() or Path.cwd()) / "data" / profile
-    folder = Path(chosen).expanduser().resolve() if chosen else home
-    check(folder.is_dir() or not folder.exists(), "MINARI_DATASETS_PATH", str(folder), "a folder")
-    return folder
-
-
-def load(task: Task, folder: Path) -> Dataset:
-    """Read ``task``'s dataset below ``folder``; ``UsageError`` if it is missing or unusable."""
-    import minari  # slow to import, and only needed here
-
-    path = folder / task.dataset_id / "data"
-    if not path.is_dir():
-        raise UsageError(
-            f"dataset {task.dataset_id!r} is not in {folder}: collect it with `make data`, "
-            "or set MINARI_DATASETS_PATH to where it lies"
-        )
-    source = minari.MinariDataset(path)
-    columns: dict[str, list[NDArray[Any]]] = {}
-    bounds, total = [], 0
-    for episode in source.iterate_episodes():
-        steps = len(episode.actions)
-        bounds.append((total, total + steps))
-        total += steps
-        for name, values in _episode_arrays(episode).items():
-            columns.setdefault(name, []).append(values)
-    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
-    _validate(task, arrays)
-    return _assemble(task, arrays, np.array(bounds), dict(source.storage.metadata))
-
-
-def _episode_arrays(episode: Any) -> dict[str, NDArray[Any]]:
-    observations = np.asarray(episode.observations)
-    arrays = {
-        "states": observations[:-1],
-        "next_states": observations[1:],
-        "actions": np.asarray(episode.actions),
-        "rewards": np.asarray(episode.rewards),
-        "terminated": np.asarray(episode.terminations),
-        "truncated": np.asarray(episode.truncations),
-    }
-    infos = episode.infos or {}
-    if "qpos" in infos and "qvel" in infos:
-        full = np.concatenate([infos["qpos"], infos["qvel"]], axis=-1)
-        arrays["simulator_states"] = full[:-1]
-    return arrays
-
-
-def _validate(task: Task, arrays: dict[str, NDArray[Any]]) -> None:
-    robot, name = task.robot, task.dataset_id
-    for column, size in (("states", robot.state_dim), ("actions", robot.action_dim)):
-        if arrays[column].ndim != 2 or arrays[column].shape[1] != size:
-            found = arrays[column].shape[1:]
-            raise UsageError(f"{name}: {column} of shape {found}; {robot.env_id} has ({size},)")
-    for column, values in arrays.items():
-        bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-        if bad.any():
-            raise UsageError(
-                f"{name}: {column} has NaN or infinity at step {int(bad.argmax())} "
-                f"and {int(bad.sum()) - 1} more; every value must be finite"
-            )
-    if np.abs(arrays["actions"]).max() > 1 + 1e-6:
-        raise UsageError(
-            f"{name}: actions up to {np.abs(arrays['actions']).max():.3g}; must be in [-1, 1]"
-        )
-
-
-def _assemble(
-    task: Task, arrays: dict[str, NDArray[Any]], bounds: NDArray[Any], metadata: dict[str, Any]
-) -> Dataset:
-    raw = torch.from_numpy(arrays["states"].astype(np.float32))
-    mean = torch.from_numpy(arrays["states"].mean(axis=0).astype(np.float32))
-    std = torch.from_numpy(arrays["states"].std(axis=0).astype(np.float32)).clamp_min(1e-3)
-    normaliser = Normaliser(mean, std)
-    simulator = arrays.get("simulator_states")
-    recipe = json.dumps(metadata.get("recipe", {}), sort_keys=True)
-    key = DatasetKey(
-        task.dataset_id,
-        content_hash({**arrays, "bounds": bounds}),
-        hashlib.sha256(recipe.encode()).hexdigest()[:16],
-    )
-    return Dataset(
-        task=task,
-        key=key,
-        normaliser=normaliser,
-        states=normaliser(raw),
-        actions=torch.from_numpy(arrays["actions"].astype(np.float32)),
-        rewards=torch.from_numpy(arrays["rewards"].astype(np.float32)),
-        next_states=normaliser(torch.from_numpy(arrays["next_states"].astype(np.float32))),
-        terminated=torch.from_numpy(arrays["terminated"].astype(bool)),
-        bounds=torch.from_numpy(bounds),
-        simulator_states=None if simulator is None else torch.from_numpy(simulator),
-        metadata=metadata,
-    )
-
-
-def content_hash(arrays: dict[str, NDArray[Any]]) -> str:
-    """sha256 over names, types, shapes and bytes of the arrays: equal data, equal hash."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        values = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}{values.dtype}{values.shape}".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()[:16]

@@ -7,11 +7,11 @@ charges it. :class:`DistanceCharge` turns the sign back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from uepo_lib.locomotion import never
@@ -28,18 +28,25 @@ _PEN = (
 )
 
 
-class DistanceCharge(gymnasium.Wrapper[Any, Any, Any, Any]):
+class DistanceCharge(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Charge 0.1 × ‖palm − object‖ where the installed reward pays it."""
 
-    def __init__(self, env: Env, distance: Callable[[Any], NDArray[np.float64]]) -> None:
-        """``distance``: the unwrapped environment -> the vector from the object to the palm."""
+    def __init__(self, env: Env, palm: str, thing: str) -> None:
+        """``palm`` and ``thing``: the environment's attributes that hold a site's or a body's
+        number."""
+        RecordConstructorArgs.__init__(self, palm=palm, thing=thing)
         super().__init__(env)
-        self.distance = distance
+        self.palm, self.thing = palm, thing
 
     def step(self, action: Any) -> Any:
         state, reward, terminated, truncated, info = self.env.step(action)
-        length = float(np.linalg.norm(self.distance(self.env.unwrapped)))
+        length = float(np.linalg.norm(self._place(self.palm) - self._place(self.thing)))
         return state, float(reward) - 0.2 * length, terminated, truncated, info
+
+    def _place(self, name: str) -> NDArray[np.float64]:
+        base: Any = self.env.unwrapped
+        places = base.data.site_xpos if name.endswith("site_id") else base.data.xpos
+        return np.asarray(places[getattr(base, name)])
 
 
 def _model_rows(*places: tuple[str, str]) -> Scene:
@@ -75,15 +82,6 @@ def _pen_scene() -> Scene:
     return Scene(6, read, write)
 
 
-def _door_distance(base: Any) -> NDArray[np.float64]:
-    sites = base.data.site_xpos
-    return np.asarray(sites[base.grasp_site_id] - sites[base.handle_site_id])
-
-
-def _object_distance(base: Any) -> NDArray[np.float64]:
-    return np.asarray(base.data.site_xpos[base.S_grasp_site_id] - base.data.xpos[base.obj_body_id])
-
-
 PEN = Robot(
     name="pen",
     package="gymnasium_robotics",
@@ -111,7 +109,7 @@ DOOR = Robot(
     terminated=never,
     step_seconds=0.01,
     notes=(_CHARGED, _COLLECTED_HERE),
-    wrapper=lambda env: DistanceCharge(env, _door_distance),
+    wrapper=lambda env: DistanceCharge(env, "grasp_site_id", "handle_site_id"),
     scene=_model_rows(("body_pos", "door_body_id")),
 )
 
@@ -127,7 +125,7 @@ HAMMER = Robot(
     terminated=never,
     step_seconds=0.01,
     notes=(_CHARGED,),
-    wrapper=lambda env: DistanceCharge(env, _object_distance),
+    wrapper=lambda env: DistanceCharge(env, "S_grasp_site_id", "obj_body_id"),
     scene=_model_rows(("body_pos", "target_body_id")),
 )
 
@@ -143,6 +141,6 @@ RELOCATE = Robot(
     terminated=never,
     step_seconds=0.01,
     notes=(_CHARGED,),
-    wrapper=lambda env: DistanceCharge(env, _object_distance),
+    wrapper=lambda env: DistanceCharge(env, "S_grasp_site_id", "obj_body_id"),
     scene=_model_rows(("body_pos", "obj_body_id"), ("site_pos", "target_obj_site_id")),
 )

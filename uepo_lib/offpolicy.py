@@ -2,15 +2,16 @@
 
 Truncated quantile critics: arXiv 2005.04269. HalfCheetah's expert is out of PPO's reach here; the
 ``behaviors`` extra brings stable-baselines3 and sb3-contrib, and nothing else in the library
-imports them. The agent's actor is a tanh of a Gaussian whose width depends on the state; what is
-exported is the mean network and one standard deviation an action.
+imports them. The agent's actor is the tanh of a Gaussian whose width depends on the state; what is
+kept is the mean network and one standard deviation an action, that of the actions it explored with.
 """
 
 from __future__ import annotations
 
 import csv
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from uepo_lib import facts
 from uepo_lib.errors import UsageError
 from uepo_lib.robots import Robot
+
+SHAPE = {"activation": "relu", "squash": "true"}
+"""How the exported network differs from PPO's."""
+PACKAGES = ("stable-baselines3", "sb3-contrib")
 
 
 @dataclass(frozen=True)
@@ -81,19 +87,47 @@ def _open(robot: Robot, config: TQCConfig, seed: int, folder: Path) -> Any:
     )
 
 
-def _minutes(folder: Path) -> float:
+def _rows(folder: Path) -> list[str]:
     path = folder / "curve.csv"
-    return float(path.read_text().split()[-1].split(",")[-1]) if path.exists() else 0.0
+    return path.read_text(encoding="utf-8").split() if path.exists() else []
 
 
-def actor_tensors(agent: Any) -> dict[str, Tensor]:
-    """The mean network as ``body.*`` in order, and the width head, by name."""
+def _minutes(folder: Path) -> float:
+    rows = _rows(folder)
+    return float(rows[-1].split(",")[-1]) if rows else 0.0
+
+
+def actor_tensors(agent: Any, recent: int = 5_000) -> dict[str, Tensor]:
+    """The mean network as ``body.*``, a state scale of one, and ``log_std`` (A,): of the explored
+    actions around the mean ones, over the ``recent`` last states of the buffer."""
     actor = agent.actor
     layers = [m for m in actor.latent_pi if isinstance(m, torch.nn.Linear)] + [actor.mu]
     tensors = {}
     for i, layer in enumerate(layers):
         tensors[f"body.{2 * i}.weight"] = layer.weight.detach().clone()
         tensors[f"body.{2 * i}.bias"] = layer.bias.detach().clone()
-    tensors["width.weight"] = actor.log_std.weight.detach().clone()
-    tensors["width.bias"] = actor.log_std.bias.detach().clone()
+    unit = torch.ones(layers[0].in_features)
+    tensors |= {"normaliser.mean": torch.zeros_like(unit), "normaliser.std": unit}
+    buffer = agent.replay_buffer
+    last = np.arange(buffer.pos - recent, buffer.pos) % max(1, buffer.size())
+    states = torch.as_tensor(buffer.observations[last, 0], dtype=torch.float32)
+    with torch.no_grad():
+        mean, log_std, _ = actor.get_action_dist_params(states)
+        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+        explored = (mean + log_std.exp() * noise).tanh() - mean.tanh()
+    tensors["log_std"] = explored.square().mean(0).sqrt().log()
     return tensors
+
+
+def facts_of(folder: Path, config: TQCConfig, seed: int) -> dict[str, Any]:
+    """What the record of every level of one training says."""
+    curve = [[float(x) for x in line.split(",")] for line in _rows(folder)]
+    return {
+        "algorithm": "TQC",
+        "seed": seed,
+        "env_steps_of_whole_run": int(curve[-1][0]),
+        "minutes_of_whole_run": round(curve[-1][2], 1),
+        "config": asdict(config),
+        "versions": facts.versions() | {name: version(name) for name in PACKAGES},
+        "training_curve": [row[:2] for row in curve],
+    }

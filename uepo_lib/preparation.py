@@ -9,7 +9,7 @@ from typing import Any
 from uepo_lib import profiles, sweep, tasks
 from uepo_lib.methods.bc import bc
 from uepo_lib.methods.uepo import uepo
-from uepo_lib.stages import Product, Study, load_data
+from uepo_lib.stages import Product, Study, load_all
 
 TASK = "hopper-medium"
 KAPPAS = (0.25, 0.5, 1.0)
@@ -21,8 +21,7 @@ def prepare(profile: str, workers: int | None = None) -> None:
     ``workers`` processes side by side, by default one a core; the numbers do not depend on it. The
     jobs of a wave are independent of each other, the longest first.
     """
-    for name in tasks.TASKS:
-        load_data(name, profile)
+    load_all(list(tasks.LOCAL), profile, workers)
     seeds = profiles.budget(profile).seeds
     waves = {
         "models": [(name, seed) for name in MODELS for seed in seeds],

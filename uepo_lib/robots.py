@@ -7,16 +7,20 @@ expert.
 
 from __future__ import annotations
 
+import copy
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
 import mujoco
 import numpy as np
+from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 from torch import Tensor
+
+from uepo_lib.errors import UsageError, unknown
 
 REVISION = 1
 """Counts every robot: bump it when what an environment does, or a termination rule, changes."""
@@ -58,6 +62,8 @@ class Robot:
     """How scores here differ from D4RL's; printed under every table of normalised scores."""
     package: str | None = None
     """What registers ``env_id`` when it is imported, if not Gymnasium itself."""
+    observation_keys: tuple[str, ...] = ()
+    """Of a dictionary observation: the keys whose values make the state, in this order."""
     env_options: Mapping[str, Any] = field(default_factory=dict)
     wrapper: Callable[[Env], Env] = lambda env: env
     """What this project changes in the installed environment, put around every copy."""
@@ -69,6 +75,29 @@ class Robot:
             gymnasium.register_envs(importlib.import_module(self.package))
         options = {**self.env_options, "max_episode_steps": -1, "disable_env_checker": True}
         return self.wrapper(gymnasium.make(self.env_id, **options))
+
+    def spec(self) -> gymnasium.envs.registration.EnvSpec:
+        """What rebuilds this environment elsewhere, its clock and its wrappers included."""
+        env = self.make()
+        spec = copy.deepcopy(env.spec)
+        env.close()
+        assert spec is not None  # gymnasium.make sets it
+        spec.max_episode_steps, spec.disable_env_checker = self.max_episode_steps, False
+        return spec
+
+    def flatten(self, observations: Array | Mapping[str, Array]) -> Array:
+        """Logged observations (L, S); dictionaries by ``observation_keys``, one after another.
+
+        Raises ``UsageError`` for a dictionary where the robot has no rule for it.
+        """
+        if not isinstance(observations, Mapping):
+            return np.asarray(observations)
+        if not self.observation_keys:
+            raise UsageError(
+                f"{self.env_id}: dictionary observations ({', '.join(observations)}) and no rule "
+                "to flatten them (Robot.observation_keys)"
+            )
+        return np.concatenate([observations[key] for key in self.observation_keys], axis=-1)
 
     def normalised(self, undiscounted_return: float) -> float:
         """D4RL's normalised score in percent."""
@@ -110,6 +139,44 @@ class Robot:
         mujoco.mj_forward(model, data)
 
 
+class FlattenedKeys(gymnasium.ObservationWrapper[Array, Any, Any], RecordConstructorArgs):
+    """A dictionary observation as one vector: the values of ``keys`` one after another, in that
+    order; other keys are dropped.
+
+    Raises ``UsageError`` where there is no dictionary, no such key, or no vector under it.
+    """
+
+    def __init__(self, env: Env, keys: Sequence[str]) -> None:
+        RecordConstructorArgs.__init__(self, keys=keys)
+        super().__init__(env)
+        self.keys = tuple(keys)
+        parts = [_vector_space(env.observation_space, key) for key in self.keys]
+        low, high = (np.concatenate([getattr(p, b) for p in parts]) for b in ("low", "high"))
+        self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float64)
+
+    def observation(self, observation: Mapping[str, Array]) -> Array:
+        return np.concatenate([observation[key] for key in self.keys])
+
+    def present(self) -> Mapping[str, Array]:
+        """The dictionary of the simulator's present state, without a step."""
+        base: Any = self.unwrapped
+        return base._get_obs()  # type: ignore[no-any-return]
+
+    def present_observation(self) -> Array:
+        return self.observation(self.present())
+
+
+def _vector_space(space: gymnasium.Space[Any], key: str) -> gymnasium.spaces.Box:
+    if not isinstance(space, gymnasium.spaces.Dict):
+        raise UsageError(f"observation_space={space}: must be a dictionary to be flattened")
+    if key not in space.spaces:
+        raise unknown("observation key", key, space.spaces)
+    part = space[key]
+    if not isinstance(part, gymnasium.spaces.Box) or len(part.shape) != 1:
+        raise UsageError(f"observation key {key!r} holds {part}: must be a vector")
+    return part
+
+
 def mujoco_of(env: Env) -> tuple[Any, Any]:
     """The model and data of an environment's simulator."""
     base: Any = env.unwrapped
@@ -118,5 +185,7 @@ def mujoco_of(env: Env) -> tuple[Any, Any]:
 
 def observation(env: Env) -> Array:
     """The observation of the simulator's present state, without a step."""
+    if env.has_wrapper_attr("present_observation"):
+        return np.asarray(env.get_wrapper_attr("present_observation")())
     base: Any = env.unwrapped
     return np.asarray(base._get_obs())

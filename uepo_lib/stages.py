@@ -28,11 +28,11 @@ from uepo_lib.models import ACTION_HORIZON, Models
 from uepo_lib.networks import StateValue
 from uepo_lib.policies import GaussianPolicy
 from uepo_lib.runs import Run
-from uepo_lib.study import COMPONENTS, ONLINE, Product, load_data
+from uepo_lib.study import COMPONENTS, ONLINE, Product, load_all, load_data
 from uepo_lib.subpolicies import SubPolicies
 from uepo_lib.values import Critic
 
-__all__ = ["ACTION_HORIZON", "COMPONENTS", "ONLINE", "Product", "Study", "load_data"]
+__all__ = ["ACTION_HORIZON", "COMPONENTS", "ONLINE", "Product", "Study", "load_all", "load_data"]
 
 SIGMA = 0.3
 """Std of the exploration noise on the fine-tuned reverse steps, in action units."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -55,8 +58,8 @@ def _in_workers(jobs: Sequence[Job], workers: int, bar: tqdm[Any]) -> list[Any]:
         # a fork would inherit torch's threads in an unknown state
         workers,
         multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(1,),
+        initializer=_start_worker,
+        initargs=(os.getpid(),),
     )
     futures = {executor.submit(job[0], *job[1]): i for i, job in enumerate(jobs)}
     results: list[Any] = [None] * len(jobs)
@@ -72,6 +75,18 @@ def _in_workers(jobs: Sequence[Job], workers: int, bar: tqdm[Any]) -> list[Any]:
         raise
     executor.shutdown()
     return results
+
+
+def _start_worker(parent: int) -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A parent that was killed cannot stop its workers: they look for it themselves."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 @contextmanager

@@ -1,13 +1,24 @@
-"""What a task is: a robot and one dataset of it."""
+"""What a task is: a robot and one dataset of it, from one source.
+
+A local dataset is collected here from committed policies (``hopper-medium``). ``@minari`` is one of
+Minari's remote datasets (``pen-human@minari``), ``@d4rl`` an old D4RL file that was imported
+(``hopper-medium@d4rl``); both are loaded by the same code once they are there.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from uepo_lib.errors import unknown
-from uepo_lib.hand import DOOR, PEN
+from uepo_lib.errors import UsageError, unknown
+from uepo_lib.hand import DOOR, HAMMER, PEN, RELOCATE
+from uepo_lib.kitchen import REMOTE_DATASETS as KITCHEN_DATASETS
+from uepo_lib.kitchen import ROBOTS as KITCHEN_ROBOTS
 from uepo_lib.locomotion import HALFCHEETAH, HOPPER, WALKER2D
+from uepo_lib.maze import MAZE
 from uepo_lib.robots import Robot
+
+Source = Literal["local", "remote", "imported"]
 
 
 @dataclass(frozen=True)
@@ -18,32 +29,104 @@ class Task:
     robot: Robot
     dataset_id: str
     description: str
+    source: Source = "local"
+    paper_row: str | None = None
+    """The row of the paper's tables that this dataset stands for."""
 
 
-ROBOTS = {robot.name: robot for robot in (HOPPER, WALKER2D, HALFCHEETAH, PEN, DOOR)}
-
-TASKS = {
-    task.name: task
-    for task in (
-        Task(
-            "hopper-medium",
-            HOPPER,
-            "uepo/hopper/medium-v0",
-            "one policy about half-way to the expert, with its own exploration noise",
-        ),
-        Task("hopper-expert", HOPPER, "uepo/hopper/expert-v0", "the best policy trained here"),
-        Task(
-            "hopper-medium-expert",
-            HOPPER,
-            "uepo/hopper/medium-expert-v0",
-            "half medium, half expert: data with two behaviours",
-        ),
-    )
+LOCOMOTION = {
+    "medium": "one policy on the way to the expert, with its own exploration noise",
+    "medium-replay": "what an agent saw until it was medium: its snapshots in equal shares",
+    "medium-expert": "half medium, half expert: data with two behaviours",
+    "expert": "the best policy trained here",
 }
+HAND = {
+    "expert": "the best policy trained here",
+    "cloned": "half expert, half a behaviour clone of it",
+    "mixed": "an early, a medium and the best policy in equal shares",
+}
+VARIANTS = {
+    "medium-b": "medium again: another agent, other noise, other resets",
+    "medium-c": "medium again: a third agent, other noise, other resets",
+    "medium-noise-0": "medium without action noise",
+    "medium-noise-0.1": "medium with action noise of std 0.1 in place of its own",
+}
+PAPER_LOCOMOTION = ("medium", "medium-replay", "medium-expert")
+
+
+def _local(robot: Robot, kind: str, description: str) -> Task:
+    row = f"{robot.name}-{kind}-v2" if kind in PAPER_LOCOMOTION else None
+    if robot in (PEN, DOOR) and kind == "cloned":
+        row = f"{robot.name}-cloned-v1"
+    return Task(
+        f"{robot.name}-{kind}", robot, f"uepo/{robot.name}/{kind}-v0", description, "local", row
+    )
+
+
+def _remote(robot: Robot, kind: str, dataset_id: str) -> Task:
+    shown = kind in ("human", "cloned") and robot in (PEN, DOOR, HAMMER, RELOCATE)
+    row = f"{robot.name}-{kind}-v1" if shown else None
+    if robot.name == "kitchen":
+        row = f"kitchen-{kind}-v0"
+    return Task(
+        f"{robot.name}-{kind}@minari", robot, dataset_id, "Minari's remote dataset", "remote", row
+    )
+
+
+def _imported(robot: Robot, kind: str) -> Task:
+    """D4RL's v2 files, evaluated in the v4 environment, the closest there is."""
+    note = (
+        f"{robot.env_id.replace('v5', 'v4')} runs another MuJoCo than D4RL's v2; otherwise alike."
+    )
+    old = replace(robot, env_id=robot.env_id.replace("v5", "v4"), notes=(note,))
+    return Task(
+        f"{robot.name}-{kind}@d4rl", old, f"d4rl/{robot.name}/{kind}-v2",
+        "D4RL's own file, imported", "imported",
+        f"{robot.name}-{kind}-v2" if kind in PAPER_LOCOMOTION else None,
+    )  # fmt: skip
+
+
+_LOCAL = [_local(HOPPER, kind, LOCOMOTION[kind]) for kind in ("medium", "expert", "medium-expert")]
+_REMOTE = [
+    *(
+        _remote(robot, kind, f"mujoco/{robot.name}/{kind}-v0")
+        for robot in (HOPPER, WALKER2D, HALFCHEETAH)
+        for kind in ("simple", "medium", "expert")
+    ),
+    *(
+        _remote(robot, kind, f"D4RL/{robot.name}/{kind}-v2")
+        for robot in (PEN, HAMMER, DOOR, RELOCATE)
+        for kind in ("human", "cloned", "expert")
+    ),
+    *(_remote(KITCHEN_ROBOTS[kind], kind, id) for kind, id in KITCHEN_DATASETS),
+]
+_IMPORTED = [
+    _imported(robot, kind) for robot in (HOPPER, WALKER2D, HALFCHEETAH) for kind in LOCOMOTION
+]
+
+ROBOTS = {
+    robot.name: robot
+    for robot in (HOPPER, WALKER2D, HALFCHEETAH, PEN, DOOR, HAMMER, RELOCATE, MAZE)
+}
+"""Every robot that policies are trained for here."""
+
+TASKS = {task.name: task for task in (*_LOCAL, *_REMOTE, *_IMPORTED)}
+LOCAL = {name: task for name, task in TASKS.items() if task.source == "local"}
 
 
 def get(name: str) -> Task:
     """The task called ``name``; ``UsageError`` with the nearest valid name otherwise."""
     if name not in TASKS:
+        others = [known for known in TASKS if known.partition("@")[0] == name]
+        if others:
+            raise UsageError(f"task={name!r} is not collected here; there is {', '.join(others)}")
         raise unknown("task", name, TASKS)
     return TASKS[name]
+
+
+def from_source(name: str, source: str) -> Task:
+    """The task called ``name`` from ``source``: local, minari or d4rl."""
+    suffix = {"local": "", "minari": "@minari", "d4rl": "@d4rl"}
+    if source not in suffix:
+        raise unknown("source", source, suffix)
+    return get(name.partition("@")[0] + suffix[source])

@@ -1,0 +1,66 @@
+"""How each local dataset is made: which behaviour policies, in which shares, with which noise.
+
+D4RL's recipe (arXiv 2004.07219, section 5): *medium* is one policy on the way to the expert,
+*replay* what an agent saw until it was medium, *medium-expert* half and half; of the hand, *cloned*
+is half expert and half its behaviour clone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from uepo_lib.behaviors import REPLAY_SNAPSHOTS
+from uepo_lib.errors import check
+from uepo_lib.tasks import Task
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of a dataset that one behaviour policy collects."""
+
+    level: str
+    share: float = 1.0
+    noise: float | None = None
+    """Std of the Gaussian action noise; None: what the policy explored with when it was trained."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a dataset is made; with the hashes of the policies it determines every byte."""
+
+    parts: tuple[Part, ...]
+    num_transitions: int
+    seed: int = 0
+    num_envs: int = 4
+
+    def __post_init__(self) -> None:
+        enough = self.num_transitions >= self.num_envs * len(self.parts)
+        check(enough, "num_transitions", self.num_transitions, "at least one step an environment")
+
+
+_HALVES = {"medium-expert": ("medium", "expert"), "cloned": ("expert", "clone")}
+_REPLAY = tuple(
+    Part(f"replay/{i}", round(1 / REPLAY_SNAPSHOTS, 6)) for i in range(REPLAY_SNAPSHOTS)
+)
+PARTS: dict[str, tuple[Part, ...]] = {
+    "medium": (Part("medium"),),
+    "medium-b": (Part("medium-b"),),
+    "medium-c": (Part("medium-c"),),
+    "medium-noise-0": (Part("medium", noise=0.0),),
+    "medium-noise-0.1": (Part("medium", noise=0.1),),
+    "medium-replay": _REPLAY,
+    "expert": (Part("expert"),),
+    **{name: tuple(Part(level, 0.5) for level in pair) for name, pair in _HALVES.items()},
+    "mixed": tuple(Part(level, round(1 / 3, 6)) for level in ("early", "medium", "expert")),
+    "routes": (Part("controller", noise=0.1),),
+}
+"""Who collects, by the dataset's name after the robot's."""
+
+SEEDS = {"medium-b": 1, "medium-c": 2}
+"""Independently trained, and independently collected: their own reset seeds and noise."""
+
+
+def recipe_for(task: Task, num_transitions: int) -> Recipe:
+    """The recipe of a local task at a profile's size."""
+    kind = task.name.removeprefix(f"{task.robot.name}-")
+    return Recipe(PARTS[kind], num_transitions, seed=SEEDS.get(kind, 0))
