@@ -50,7 +50,7 @@ here = notebook.start(
     outputs=[f"figures/{name}.png" for name in NAMES]
     + [f"tables/{name}.csv" for name in [*NAMES, "dataset_cards"]],
 )
-found = {name: stages.load_data(name, here.profile) for name in tasks.TASKS}
+found = {name: stages.load_data(name, here.profile) for name in tasks.LOCAL}
 medium, expert, mixed = found.values()
 robot = medium.task.robot
 

@@ -193,7 +193,7 @@ def rollout(robot: Robot, steps: int, limit: int) -> Arrays:
     state, age = env.reset(seed=0)[0], 0
     rows: list[tuple[Any, ...]] = []
     for _ in range(steps):
-        action, age = generator.uniform(-0.3, 0.3, robot.action_dim), age + 1
+        action, age = generator.uniform(-1, 1, robot.action_dim), age + 1
         before = (data.qpos.copy(), data.qvel.copy())
         after, reward, done, *_ = env.step(action)
         rows.append((state, action, reward, done, age == limit, after, *before))
@@ -211,7 +211,7 @@ def rollout(robot: Robot, steps: int, limit: int) -> Arrays:
 
 @pytest.fixture(scope="module")
 def recorded() -> Arrays:
-    return rollout(ROBOT, 600, limit=30)
+    return rollout(ROBOT, 600, limit=25)
 
 
 @pytest.fixture(scope="module")

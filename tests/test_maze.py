@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from uepo_lib import maze
+from uepo_lib.environments import ChunkedEnvs
 from uepo_lib.errors import UsageError
 from uepo_lib.maze import MAZE, ROUTES, WaypointDriver, route_taken
 from uepo_lib.robots import FlattenedKeys, observation
@@ -34,6 +37,7 @@ class Play:
     terminated: np.ndarray
     full: np.ndarray
     logged: np.ndarray
+    at_wall: np.ndarray
 
     @property
     def path(self) -> np.ndarray:
@@ -75,11 +79,12 @@ def play(driver: Any, num_streams: int, rounds: int, seed: int) -> list[Play]:
             before = states[i].copy(), MAZE.simulator_state(env), MAZE.logged_state(env)
             states[i], reward, terminated, truncated, _ = env.step(actions[i])
             assert not truncated
-            rows[i].append((*before, actions[i], reward, terminated))
+            at_wall = env.unwrapped.data.ncon > 1  # type: ignore[attr-defined]  # one is the floor
+            rows[i].append((*before, actions[i], reward, terminated, at_wall))
             if terminated or len(rows[i]) == MAZE.max_episode_steps:
-                reached, full, logged, *others = (np.stack(c) for c in zip(*rows[i], strict=True))
-                path = np.concatenate([reached, states[i][None]])
-                plays.append(Play(routes[i], path, *others, full, logged))
+                past, full, logged, *others, walls = map(np.stack, zip(*rows[i], strict=True))
+                path = np.concatenate([past, states[i][None]])
+                plays.append(Play(routes[i], path, *others, full, logged, walls))
                 left[i], rows[i] = left[i] - 1, []
                 states[i] = env.reset()[0]
                 routes[i] = driver.begin(i, states[i]).get("route")
@@ -139,7 +144,7 @@ def test_the_map_has_four_routes_of_one_length_and_they_are_the_named_ones(env: 
     found = []
     for route in ROUTES:
         corners = [maze.centre(*starts[0]), *route.corners, maze.GOAL_CENTRE]
-        lines = [np.linspace(a, b, 9) for a, b in zip(corners[:-1], corners[1:], strict=True)]
+        lines = [np.linspace(a, b, 9) for a, b in itertools.pairwise(corners)]
         found.append(tuple(dict.fromkeys(cells_of(env, np.concatenate(lines)))))
     assert set(found) == set(paths)
 
@@ -250,11 +255,11 @@ def test_arrival_is_at_the_radius_of_the_goal_or_of_any_goal(
     distance: float, reached: bool
 ) -> None:
     corners, top = ROUTES[0].corners, np.array([3.0, 0.25])
-    end = top + [0.0, distance]
+    end = top + np.array([0.0, distance])
     path = np.concatenate([[maze.centre(2, 1)], corners, [end]])
     assert (route_taken(path) == 0) is reached
     assert (route_taken(path, top) == 0) is reached
-    assert route_taken(path, top - [0.0, 0.1]) is None
+    assert route_taken(path, top - np.array([0.0, 0.1])) is None
 
 
 @settings(max_examples=40, deadline=None)
@@ -338,7 +343,7 @@ class Dictionary(gymnasium.Env[Any, Any]):
 
     observation_space = gymnasium.spaces.Dict(
         zebra=gymnasium.spaces.Box(-1, 1, (2,)),
-        ape=gymnasium.spaces.Box(np.array([0.0, 1.0, 2.0]), np.array([3.0, 4.0, 5.0])),
+        ape=gymnasium.spaces.Box(np.arange(3.0), np.arange(3.0, 6.0), dtype=np.float64),
         image=gymnasium.spaces.Box(0, 1, (2, 2)),
         many=gymnasium.spaces.Discrete(3),
     )
@@ -359,8 +364,10 @@ def test_keys_are_joined_in_the_stated_order_and_the_others_dropped() -> None:
     assert swapped.reset()[0].tolist() == [1, 2, 3, 0.5, -0.5]
 
 
-@pytest.mark.parametrize(("key", "message"), [("zebar", "did you mean 'zebra'"),
-                         ("image", "'image' holds Box"), ("many", "'many' holds Discrete")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [("zebar", "did you mean 'zebra'"), ("image", "holds Box"), ("many", "holds Discrete")],
+)
 def test_a_key_that_is_no_vector_is_refused(key: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         FlattenedKeys(Dictionary(), (key,))
@@ -381,9 +388,8 @@ def steps(driven: list[Play], rammed: list[Play]) -> list[tuple[Play, int]]:
 
 
 def test_walls_are_among_the_logged_states(rammed: list[Play]) -> None:
-    """Where restoring is hardest: the ball lies against a wall and the solver is at work."""
-    touching = [np.abs(np.abs(one.path[:, 1]) - 1.4) < 0.002 for one in rammed]
-    assert np.concatenate(touching).mean() > 0.1
+    """Where restoring is hardest: the solver is at work."""
+    assert np.concatenate([one.at_wall for one in rammed]).mean() > 0.2
 
 
 @settings(max_examples=150, deadline=None)
@@ -429,6 +435,25 @@ def test_a_restored_goal_is_a_copy(env: Any, driven: list[Play]) -> None:
     MAZE.restore(env, saved)
     saved[-2:] = 0.0
     np.testing.assert_array_equal(observation(env)[4:], driven[0].goal)
+
+
+def test_a_saved_set_of_mazes_goes_on_bit_for_bit_through_resets() -> None:
+    """The goals of later episodes come from the environment's own generator."""
+    short = dataclasses.replace(MAZE, max_episode_steps=4)
+    one, other = ChunkedEnvs(short, [0, 1]), ChunkedEnvs(short, [8, 9])
+    actions = torch.rand(6, 2, 3, 2, generator=torch.Generator().manual_seed(0))
+    for chunk in actions[:3]:
+        one.step(chunk)
+    other.load_state_dict(one.state_dict())
+    goals = set()
+    for chunk in actions[3:]:
+        one.step(chunk)
+        other.step(chunk)
+        assert torch.equal(one.windows, other.windows)
+        goals.add(one.windows[0, 0, 4].item())
+    assert len(goals) > 1
+    one.close()
+    other.close()
 
 
 # ---- the environment elsewhere, and its file -----------------------------------------------------

@@ -39,7 +39,7 @@ MAP = (
 GOAL_RADIUS = 0.45
 """The environment's own: at this distance from the goal or nearer the ball has arrived."""
 NOISE_RANGE = 0.25
-"""The environment's own: start and goal lie this far from their cell's centre at most, in x and in y."""
+"""Likewise: start and goal lie at most this far from their cell's centre, in x and in y."""
 
 
 def centre(row: int, column: int) -> tuple[float, float]:
@@ -60,8 +60,8 @@ class Route:
     corners: Array
 
 
-def _route(sides: tuple[int, int]) -> Route:
-    """``sides``: 0 passes a block north of it, 1 south."""
+def _route(sides: tuple[int, ...]) -> Route:
+    """``sides``, one a block: 0 passes it north of it, 1 south."""
     first, second = (1 if side == 0 else 3 for side in sides)
     cells = [(first, 1), (first, 3), (2, 3), (2, 5), (second, 5), (second, 7)]
     names = ("north", "south")
@@ -159,7 +159,7 @@ class PointMazeKeys(FlattenedKeys):
 
     def present(self) -> Mapping[str, Array]:
         base: Any = self.unwrapped
-        return base._get_obs(base.point_env._get_obs()[0])  # type: ignore[no-any-return]
+        return base._get_obs(base.point_env._get_obs()[0])
 
 
 def _write_goal(env: Env, goal: Array) -> None:
@@ -170,7 +170,7 @@ def _write_goal(env: Env, goal: Array) -> None:
 
 def _goal(env: Env) -> Array:
     base: Any = env.unwrapped
-    return np.array(base.goal)
+    return np.asarray(base.goal)
 
 
 def _terminated(states: Tensor) -> Tensor:
@@ -222,5 +222,9 @@ MAZE = MazeRobot(
     terminated=_terminated,
     step_seconds=0.01,
     scene=Scene(2, _goal, _write_goal),
-    notes=(),
+    notes=(
+        "A map of this project: no published score belongs to it.",
+        "0 is a random policy (no arrival in 200 episodes), 100 the controller that collects the "
+        "data (200 in 200): the score is the percentage of episodes that arrive in 400 steps.",
+    ),
 )

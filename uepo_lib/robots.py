@@ -151,7 +151,10 @@ class FlattenedKeys(gymnasium.ObservationWrapper[Array, Any, Any], RecordConstru
         super().__init__(env)
         self.keys = tuple(keys)
         parts = [_vector_space(env.observation_space, key) for key in self.keys]
-        low, high = (np.concatenate([getattr(p, b) for p in parts]) for b in ("low", "high"))
+        low, high = (
+            np.concatenate([getattr(part, bound) for part in parts], dtype=np.float64)
+            for bound in ("low", "high")
+        )
         self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float64)
 
     def observation(self, observation: Mapping[str, Array]) -> Array:
@@ -160,7 +163,7 @@ class FlattenedKeys(gymnasium.ObservationWrapper[Array, Any, Any], RecordConstru
     def present(self) -> Mapping[str, Array]:
         """The dictionary of the simulator's present state, without a step."""
         base: Any = self.unwrapped
-        return base._get_obs()  # type: ignore[no-any-return]
+        return base._get_obs()
 
     def present_observation(self) -> Array:
         return self.observation(self.present())
@@ -184,7 +187,11 @@ def mujoco_of(env: Env) -> tuple[Any, Any]:
 
 
 def observation(env: Env) -> Array:
-    """The observation of the simulator's present state, without a step."""
+    """The observation of the simulator's present state, without a step.
+
+    After a step, MuJoCo's places of bodies and sites are those of the last substep's beginning;
+    once a state was restored they are those of the state itself. Only the hand observes them.
+    """
     if env.has_wrapper_attr("present_observation"):
         return np.asarray(env.get_wrapper_attr("present_observation")())
     base: Any = env.unwrapped

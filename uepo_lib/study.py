@@ -86,9 +86,9 @@ with (Path(__file__).parent / "tuning.csv").open(encoding="utf-8", newline="") a
 """Every online run that these settings were chosen by: Hopper, seed 100, which no result reports.
 
 The committed medium policy was chosen while tuning too; the rows say which agent's data they used.
-``critic_lag`` is how many updates the target of Q lagged behind: 400, then 50, after which the rates
-were chosen anew among four settings for each method, by ``mean_return``: the noise-free return,
-averaged over the looks after the first and over the starts.
+``critic_lag`` is how many updates the target of Q lagged behind: 400, then 50, after which the
+rates were chosen anew among four settings for each method, by ``mean_return``: the noise-free
+return, averaged over the looks after the first and over the starts.
 """
 
 
