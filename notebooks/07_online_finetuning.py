@@ -260,8 +260,8 @@ sizes[sizes["BC"].notna()]
 # for the other decide a comparison before it begins, so here is everything that was tried, on a
 # tuning seed, 100, that is not among the seeds shown. The first rows are from an earlier medium
 # policy, which was replaced while these settings were being chosen, and all with `critic_lag` 400
-# from a short-sighted critic (notebook 06). The last four settings of each method came after it; the
-# best by `mean_return`, the noise-free return averaged over all looks after the first, was taken.
+# from a short-sighted critic (notebook 06). The last four settings of each method came after it;
+# the best by `mean_return`, the noise-free return over all looks after the first, was taken.
 
 # %%
 assert 100 not in here.budget.seeds

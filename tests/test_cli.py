@@ -114,11 +114,12 @@ def test_tasks_before_and_after_collecting(uepo: Command) -> None:
     rows = {row["task"]: row for row in json.loads(out)}
     assert (code, err) == (0, "")
     assert set(rows) == set(tasks.TASKS)
-    assert not any(row["collected"] for row in rows.values())
+    assert not any(row["present"] for row in rows.values())
+    assert {row["status"] for row in rows.values()} == {"local", "remote", "imported"}
     load_data(TASK, "tiny", progress=False)
     _, out, _ = uepo("tasks", "--profile", "tiny", "--json")
     row = {row["task"]: row for row in json.loads(out)}[TASK]
-    assert row["collected"] and row["transitions"] == 2_000
+    assert row["present"] and row["transitions"] == 2_000
     assert isinstance(row["mean_normalised_return"], float)
 
 

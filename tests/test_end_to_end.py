@@ -428,7 +428,7 @@ def test_prepare_computes_what_is_committed_for_readers(
     preparation.prepare("tiny")
     finished = {run.id for run in world.study.store.finished()}
     assert set(preparation.reading_set("tiny")) <= finished
-    for task in tasks.TASKS.values():
+    for task in tasks.LOCAL.values():
         assert (world.data / task.dataset_id / "data").is_dir()
     before = world.study.store.computed()
     preparation.prepare("tiny")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -192,16 +193,16 @@ def test_a_dictionary_with_a_rule_arrives_as_states(
     part = trajectory(59, 9)
     goal = {"kettle": np.ones((6, 7))}
     dictionary = {"observation": part.observations, "achieved_goal": goal, "desired_goal": goal}
-    plain = storage._buffer(part)
-    plain.observations = dictionary
+    episode = dataclasses.replace(storage._buffer(part), observations=dictionary)
     place = tmp_path / "remote"
     place.mkdir()
     wide = spaces.Box(-np.inf, np.inf, (59,), np.float64)
     with storage.minari_root(place):
         minari.create_dataset_from_buffers(
-            KITCHEN.dataset_id, [plain], algorithm_name="none", description="", action_space=arms(9),
+            KITCHEN.dataset_id, [episode], action_space=arms(9),
             observation_space=keyed(observation=wide, achieved_goal=GOAL, desired_goal=GOAL),
-            author="none", author_email="none", code_permalink="none",
+            description="", algorithm_name="none", author="none", author_email="none",
+            code_permalink="none",
         )  # fmt: skip
     monkeypatch.setenv("MINARI_REMOTE", f"shelf://{place}")
     remote.download(KITCHEN, tmp_path)

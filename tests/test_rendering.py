@@ -162,8 +162,19 @@ def test_the_nearer_shape_hides_the_farther() -> None:
 def test_what_lies_in_a_box_is_not_seen() -> None:
     box = '<geom type="box" size="0.8 0.8 0.8" rgba="0 0 1 1"/>'
     inside = '<geom type="cylinder" size="0.3 0.799" rgba="1 0 0 1"/>'
-    above = Camera(90.0, -90.0, (0, 0, 0), (2.0, 2.0))
+    above = Camera(60.0, -45.0, (0, 0, 0), (3.0, 3.0))
     assert np.array_equal(draw_shapes(box + inside, above), draw_shapes(box, above))
+
+
+def test_the_sides_turned_to_the_camera_are_seen_and_lit_from_it() -> None:
+    camera = Camera(60.0, -35.0, (0, 0, 0), (2.0, 2.0))
+    image = draw_shapes('<geom type="box" size="0.5 0.5 0.5" rgba="0 0 1 1"/>', camera)
+    centres = np.array([[0, 0, 0.5], [0, -0.5, 0], [-0.5, 0, 0]])  # the top, two near sides
+    top, left, right = (
+        int(image[int(row), int(column), 2]) for column, row in camera.pixels(centres, (200, 200))
+    )
+    assert top == 255, "in full light: the colour itself"
+    assert 255 * rendering_fallback.AMBIENT + 10 < min(left, right) < max(left, right) < 255
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:

@@ -146,7 +146,30 @@ def test_every_task_is_found_by_its_own_name() -> None:
     for name, task in tasks.TASKS.items():
         assert tasks.get(name) is task
         assert task.name == name
-        assert tasks.ROBOTS[task.robot.name] is task.robot
+        assert (task.source != "local") == ("@" in name)
+        if task.source == "local":
+            assert tasks.ROBOTS[task.robot.name] is task.robot
+
+
+def test_every_row_of_the_papers_tables_has_a_dataset() -> None:
+    locomotion = {
+        f"{robot}-{kind}-v2"
+        for robot in ("halfcheetah", "hopper", "walker2d")
+        for kind in ("medium", "medium-replay", "medium-expert")
+    }
+    hand = {f"{task}-human-v1" for task in ("pen", "hammer", "door", "relocate")}
+    kitchen = {f"kitchen-{kind}-v0" for kind in ("complete", "partial", "mixed")}
+    rows = {task.paper_row for task in tasks.TASKS.values()}
+    assert locomotion | hand | {"pen-cloned-v1"} | kitchen <= rows
+
+
+def test_a_task_of_another_source_says_its_name() -> None:
+    with pytest.raises(UsageError, match="there is pen-human@minari"):
+        tasks.get("pen-human")
+    assert tasks.from_source("pen-human", "minari").dataset_id == "D4RL/pen/human-v2"
+    assert tasks.from_source("hopper-medium", "d4rl").robot.env_id == "Hopper-v4"
+    with pytest.raises(UsageError, match="did you mean 'minari'"):
+        tasks.from_source("pen-human", "minarii")
 
 
 def test_unknown_task_names_the_nearest() -> None:

@@ -37,6 +37,7 @@ from uepo_lib.configs import build
 from uepo_lib.datasets import Dataset
 from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.runs import Run, RunKey, Spec, Store
+from uepo_lib.tasks import Task
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -272,17 +273,23 @@ def load_data(task: str, profile: str, progress: bool = True) -> Dataset:
     chosen = tasks.get(task)
     folder = loading.home(chosen, profile)
     if chosen.source == "local":
-        recipe = recipes.recipe_for(chosen, profiles.budget(profile).num_transitions)
-        collection.collect(chosen, recipe, folder, progress)
+        collection.collect(chosen, _recipe(chosen, profile), folder, progress)
     return loading.load(chosen, folder)
+
+
+def _recipe(task: Task, profile: str) -> recipes.Recipe:
+    return recipes.recipe_for(task, profiles.budget(profile).num_transitions)
 
 
 def load_all(names: Sequence[str], profile: str, workers: int | None = None) -> None:
     """Collect several datasets side by side, by default one a core; those that are there stay."""
-    jobs: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
-        (_collect, (name, profile)) for name in names
-    ]
-    sweep.run_all(jobs, workers or os.cpu_count() or 1, name="datasets")
+    chosen = [tasks.get(name) for name in names]
+    missing = [t for t in chosen if not (loading.home(t, profile) / t.dataset_id).exists()]
+    for task in missing:  # a policy that is not there is said at once
+        collection.full_recipe(task, _recipe(task, profile))
+    jobs: list[sweep.Job] = [(_collect, (task.name, profile)) for task in missing]
+    if jobs:
+        sweep.run_all(jobs, workers or os.cpu_count() or 1, name="datasets")
 
 
 def _collect(name: str, profile: str) -> None:
