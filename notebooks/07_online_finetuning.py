@@ -306,7 +306,8 @@ ends.pivot(index="method", columns="seed", values="score").round(1)
 #
 # The rule was written before the runs. From a start below 80 normalised, at least 20 % of the gap
 # is closed. From a higher start there is little gap to close, and the policy must not fall by more
-# than the half-width of the 95 % interval of its evaluation.
+# than the half-width of the 95 % interval of the evaluation, start and end compared episode by
+# episode. (At first the interval was that of the start alone, which left the end's chance out.)
 
 # %%
 gaps = views.gap_table(runs, robot)
@@ -345,8 +346,7 @@ Markdown(
 # A curve that stays where it was may belong to a policy that was never updated. So: the KL
 # divergence from the first policy, and the change of its noise-free actions on logged states. The
 # chain's KL is that of the whole path, an upper bound on that of its actions, and counts chunks;
-# compare a line with its own past, not with the other method's. It is a Monte Carlo estimate, so a
-# tiny one can fall below 0; the displacement is exact.
+# compare a line with its own past, not with the other method's.
 
 # %%
 here.draw("policy_change", curves, every, task=task)

@@ -80,12 +80,12 @@ def test_what_was_paid_before_is_not_paid_again_after_a_restore(kitchens: Any) -
     assert first.step(np.zeros(9))[1] == 1
     for name in ("simulator_state", "logged_state"):
         second.reset(seed=1)
-        put_in_order(second, "microwave")
-        assert second.step(np.zeros(9))[1] == 1
+        put_in_order(second, "microwave", "slide cabinet")
+        assert second.step(np.zeros(9))[1] == 2
         restore = KITCHEN.restore if name == "simulator_state" else KITCHEN.restore_logged
         restore(second, getattr(KITCHEN, name)(first))
-        put_in_order(second, "kettle", "microwave")
-        assert second.step(np.zeros(9))[1] == 1, "the microwave was not done in this episode"
+        put_in_order(second, "kettle", "microwave", "slide cabinet")
+        assert second.step(np.zeros(9))[1] == 2, "only the kettle was done in this episode"
 
 
 def test_observing_again_draws_no_noise(kitchens: Any) -> None:

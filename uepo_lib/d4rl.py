@@ -40,8 +40,8 @@ _UNUSABLE = {
     (60, 9): "a D4RL kitchen file observes 30 positions and the 30 numbers of the goal; "
     "FrankaKitchen-v1 observes velocities too, which the file does not hold: take "
     "kitchen-complete@minari, kitchen-partial@minari or kitchen-mixed@minari",
-    (29, 8): "a D4RL antmaze file marks goals that did not end an episode as terminals, and its "
-    "timeouts do not fall on the resets (Farama-Foundation/D4RL issues 77 and 199)",
+    (29, 8): "a D4RL antmaze file marks goals that did not end an episode as terminals, and "
+    "v0's timeouts do not fall on the resets (Farama-Foundation/D4RL issues 77 and 199)",
     (4, 2): "a D4RL maze2d file is one long walk: its timeouts mark goals, not ends, and its "
     "rewards are one step late (Farama-Foundation/D4RL issues 85 and 194)",
 }
