@@ -39,7 +39,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from uepo_lib import behaviors, collection, denoisers, notebook, recipes, stages, study, tasks
+from uepo_lib import behaviors, collection, denoisers, notebook, recipes, stages, study
 from uepo_lib.figures import data as figures
 
 # %%
@@ -50,7 +50,8 @@ here = notebook.start(
     outputs=[f"figures/{name}.png" for name in NAMES]
     + [f"tables/{name}.csv" for name in [*NAMES, "dataset_cards"]],
 )
-found = {name: stages.load_data(name, here.profile) for name in tasks.LOCAL}
+shown = ("hopper-medium", "hopper-expert", "hopper-medium-expert")
+found = {name: stages.load_data(name, here.profile) for name in shown}
 medium, expert, mixed = found.values()
 robot = medium.task.robot
 

@@ -104,6 +104,12 @@ LEVELS: dict[str, dict[str, Level]] = {
     "hopper": {
         "medium": Snapshot(1, 294_912),
         "expert": Snapshot(1, 1_501_184),
+        "replay": Replay(1, 294_912),
+    },
+    "walker2d": {
+        "medium": Snapshot(0, 294_912),
+        "expert": Snapshot(0, 3_000_320),
+        "replay": Replay(0, 294_912),
     },
 }
 """Which moment of which agent a level stands for.
