@@ -23,7 +23,8 @@ from tqdm.auto import tqdm
 from uepo_lib import behaviors, facts
 from uepo_lib.behaviors import PolicyDriver
 from uepo_lib.errors import UsageError
-from uepo_lib.recipes import Part, Recipe
+from uepo_lib.maze import WaypointDriver
+from uepo_lib.recipes import CONTROLLER, Part, Recipe
 from uepo_lib.robots import Env, Robot, mujoco_of
 from uepo_lib.storage import Trajectory, write_dataset
 from uepo_lib.tasks import Task
@@ -61,23 +62,40 @@ def collect(task: Task, recipe: Recipe, folder: Path, progress: bool = True) -> 
             seed = 10_000 * recipe.seed + 1_000 * number
             steps = round(recipe.num_transitions * part.share)
             trajectories += play(task.robot, part, steps, recipe.num_envs, seed, progress)
-        write_dataset(task, trajectories, folder, metadata={"recipe": record}, algorithm="PPO")
+        write_dataset(
+            task,
+            trajectories,
+            folder,
+            metadata={"recipe": record},
+            algorithm=_algorithm(task, recipe),
+        )
     return "collected"
+
+
+def _algorithm(task: Task, recipe: Recipe) -> str:
+    if recipe.parts[0].level == CONTROLLER:
+        return "waypoint controller"
+    return str(behaviors.load_behaviour(task.robot, recipe.parts[0].level).record["algorithm"])
 
 
 def full_recipe(task: Task, recipe: Recipe) -> dict[str, Any]:
     """The recipe as JSON, with the hash of each policy file and the noise it stands for."""
-    parts = []
-    for part in recipe.parts:
-        path = behaviors.policy_file(task.robot, part.level)
-        policy = behaviors.load_behaviour(task.robot, part.level)
-        noise = policy.action_noise.tolist() if part.noise is None else part.noise
-        parts.append({**asdict(part), "action_noise": noise, "policy": facts.sha256(path)[:16]})
+    parts = [{**asdict(part), **_player(task.robot, part)} for part in recipe.parts]
     shape = {"num_transitions": recipe.num_transitions, "num_envs": recipe.num_envs}
     return {
         "parts": parts, **shape, "seed": recipe.seed, "env_id": task.robot.env_id,
         "revision": REVISION,
     }  # fmt: skip
+
+
+def _player(robot: Robot, part: Part) -> dict[str, Any]:
+    """What identifies who plays ``part``."""
+    if part.level == CONTROLLER:
+        return {"controller": WaypointDriver.settings()}
+    path = behaviors.policy_file(robot, part.level)
+    policy = behaviors.load_behaviour(robot, part.level)
+    noise = policy.action_noise.tolist() if part.noise is None else part.noise
+    return {"action_noise": noise, "policy": facts.sha256(path)[:16]}
 
 
 def play(
@@ -89,7 +107,7 @@ def play(
     Every stream is cut at the same number of steps, so short episodes are not favoured; the cut
     episode is marked truncated.
     """
-    driver = driver_of(robot, part, torch.Generator().manual_seed(seed))
+    driver = driver_of(robot, part, num_envs, torch.Generator().manual_seed(seed))
     envs = [robot.make() for _ in range(num_envs)]
     streams = [_Stream(robot, env, driver, i, seed) for i, env in enumerate(envs)]
     rounds = num_steps // num_envs
@@ -105,8 +123,10 @@ def play(
     return [episode for stream in streams for episode in stream.episodes]
 
 
-def driver_of(robot: Robot, part: Part, generator: torch.Generator) -> Driver:
-    """Who plays ``part`` of a dataset of ``robot``."""
+def driver_of(robot: Robot, part: Part, num_envs: int, generator: torch.Generator) -> Driver:
+    """Who plays ``part`` of a dataset of ``robot`` in ``num_envs`` streams."""
+    if part.level == CONTROLLER:
+        return WaypointDriver(num_envs, generator, part.noise or 0.0)
     return PolicyDriver(behaviors.load_behaviour(robot, part.level), part.noise, generator)
 
 

@@ -135,6 +135,14 @@ class WaypointDriver:
         """How many corners each ball has passed."""
         self.corners = torch.from_numpy(np.stack([route.corners for route in ROUTES]))
 
+    @staticmethod
+    def settings() -> dict[str, float]:
+        """What determines the controller beside its noise and its generator."""
+        return {
+            "speed": SPEED, "stiffness": STIFFNESS, "damping": DAMPING,
+            "turning_radius": TURNING_RADIUS,
+        }  # fmt: skip
+
     def begin(self, i: int, state: NDArray[Any]) -> dict[str, int]:
         """Stream i starts an episode: ``{"route": r}``, an index into :data:`ROUTES`."""
         route = int(torch.randint(len(ROUTES), (), generator=self.generator))

@@ -13,6 +13,9 @@ from uepo_lib.behaviors import REPLAY_SNAPSHOTS
 from uepo_lib.errors import check
 from uepo_lib.tasks import Task
 
+CONTROLLER = "controller"
+"""The level of the maze's waypoint controller, which is no trained policy."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -52,7 +55,7 @@ PARTS: dict[str, tuple[Part, ...]] = {
     "expert": (Part("expert"),),
     **{name: tuple(Part(level, 0.5) for level in pair) for name, pair in _HALVES.items()},
     "mixed": tuple(Part(level, round(1 / 3, 6)) for level in ("early", "medium", "expert")),
-    "routes": (Part("controller", noise=0.1),),
+    "routes": (Part(CONTROLLER, noise=0.1),),
 }
 """Who collects, by the dataset's name after the robot's."""
 

@@ -86,7 +86,11 @@ def _imported(robot: Robot, kind: str) -> Task:
     )  # fmt: skip
 
 
-_LOCAL = [_local(HOPPER, kind, LOCOMOTION[kind]) for kind in ("medium", "expert", "medium-expert")]
+_LOCAL = [
+    *(_local(HOPPER, *kind) for kind in LOCOMOTION.items()),
+    *(_local(WALKER2D, *kind) for kind in LOCOMOTION.items()),
+    _local(MAZE, "routes", "a controller takes each of four routes to one goal equally often"),
+]
 _REMOTE = [
     *(
         _remote(robot, kind, f"mujoco/{robot.name}/{kind}-v0")
