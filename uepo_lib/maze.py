@@ -83,7 +83,8 @@ def route_taken(positions: NDArray[Any], goal: NDArray[Any] | None = None) -> in
     """
     path = np.asarray(positions, dtype=np.float64)
     check(path.ndim == 2 and path.shape[1] == 2, "positions", path.shape, "of shape (L, 2)")
-    check(goal is None or np.shape(goal) == (2,), "goal", np.shape(goal), "of shape (2,)")
+    if goal is not None:
+        check(np.shape(goal) == (2,), "goal", np.shape(goal), "of shape (2,)")
     first, second = (_side(path, block) for block in BLOCKS)
     if first is None or second is None or not _at_goal(path[-1], goal):
         return None
