@@ -105,6 +105,8 @@ LEVELS: dict[str, dict[str, Level]] = {
         "medium": Snapshot(1, 294_912),
         "expert": Snapshot(1, 1_501_184),
         "replay": Replay(1, 294_912),
+        "medium-b": Snapshot(0, 294_912),
+        "medium-c": Snapshot(2, 294_912),
     },
     "walker2d": {
         "medium": Snapshot(0, 294_912),
@@ -116,7 +118,8 @@ LEVELS: dict[str, dict[str, Level]] = {
 
 Expert is the end of a run; medium lies about a third of the way to it, as returned with its noise.
 Hopper's medium was first seed 0's snapshot (36 normalised with its noise), and became seed 1's (52)
-while the online settings were being tried: ``tuning.csv`` holds runs on both.
+while the online settings were being tried: ``tuning.csv`` holds runs on both. The three agents'
+snapshots of that one moment make three datasets, since data is a source of variance as well.
 """
 
 

@@ -88,6 +88,7 @@ def _imported(robot: Robot, kind: str) -> Task:
 
 _LOCAL = [
     *(_local(HOPPER, *kind) for kind in LOCOMOTION.items()),
+    *(_local(HOPPER, *kind) for kind in VARIANTS.items()),
     *(_local(WALKER2D, *kind) for kind in LOCOMOTION.items()),
     _local(MAZE, "routes", "a controller takes each of four routes to one goal equally often"),
 ]
