@@ -50,7 +50,7 @@ PARTS: dict[str, tuple[Part, ...]] = {
     "medium-b": (Part("medium-b"),),
     "medium-c": (Part("medium-c"),),
     "medium-noise-0": (Part("medium", noise=0.0),),
-    "medium-noise-0.1": (Part("medium", noise=0.1),),
+    "medium-noise-10": (Part("medium", noise=0.1),),
     "medium-replay": _REPLAY,
     "expert": (Part("expert"),),
     **{name: tuple(Part(level, 0.5) for level in pair) for name, pair in _HALVES.items()},
