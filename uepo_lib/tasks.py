@@ -49,7 +49,7 @@ VARIANTS = {
     "medium-b": "medium again: another agent, other noise, other resets",
     "medium-c": "medium again: a third agent, other noise, other resets",
     "medium-noise-0": "medium without action noise",
-    "medium-noise-10": "medium with action noise of std 0.1, 10 % of the largest action, in place of its own",
+    "medium-noise-10": "medium with action noise of std 0.1, a tenth of the largest action",
 }
 PAPER_LOCOMOTION = ("medium", "medium-replay", "medium-expert")
 
