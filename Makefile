@@ -12,7 +12,7 @@ PY := $(ENV)/bin/python
 
 # one thread a process (several share the cores), and no look-up on a network
 export OMP_NUM_THREADS ?= 1
-export HF_HUB_OFFLINE ?= 1
+export HF_HUB_OFFLINE ?= $(if $(filter minari,$(SOURCE)),0,1)
 
 .PHONY: help setup reproduce test figures data behaviors lab publish lock clean
 .DEFAULT_GOAL := help

@@ -201,7 +201,7 @@ def test_an_empty_store_is_empty(uepo: Command, folders: Path) -> None:
 
 BAD: list[tuple[str, tuple[str, ...]]] = [
     ("run uepo --task hoper-medium", ("hoper-medium", "did you mean 'hopper-medium'")),
-    ("data --task walker", ("unknown task 'walker'", "hopper-medium, hopper-medium-expert")),
+    ("data --task walker", ("unknown task 'walker'", "hopper-medium, hopper-medium-b")),
     ("tasks --profile smok", ("unknown profile 'smok'", "did you mean 'smoke'", "laptop")),
     ("run uepa", ("unknown method 'uepa'", "did you mean 'uepo'", "bc, uepo")),
     ("run uepo --set diffusion.leraning=1", ("'leraning'", "lr", "num_updates")),
@@ -401,3 +401,54 @@ def test_dots_and_panels_draw_every_value() -> None:
     plotting.dots(axes[0], ["a", "b"], [[1.0, 2.0, 3.0], [4.0]], "k")
     drawn = np.concatenate([np.asarray(c.get_offsets())[:, 1] for c in axes[0].collections])
     assert {1.0, 2.0, 3.0, 4.0} <= set(drawn[~np.isnan(drawn)])
+
+
+# -- data from elsewhere
+
+
+def test_a_d4rl_file_becomes_a_task(uepo: Command, tmp_path: Path, data: Path) -> None:
+    file, steps = tmp_path / "hopper.hdf5", 40
+    generator = np.random.default_rng(0)
+    with h5py.File(file, "w") as written:
+        written["observations"] = generator.normal(size=(steps, 11)).astype(np.float32)
+        written["actions"] = generator.uniform(-1, 1, (steps, 3)).astype(np.float32)
+        written["rewards"] = generator.normal(size=steps).astype(np.float32)
+        ends = np.zeros((2, steps), dtype=bool)
+        ends[0, 19] = ends[1, 39] = True
+        written["terminals"], written["timeouts"] = ends
+    code, out, _ = uepo("data", "import-d4rl", str(file), "--task", "hopper-medium", "--json")
+    (row,) = json.loads(out)
+    assert code == 0
+    assert row["task"] == "hopper-medium@d4rl" and row["episodes"] == 2
+    listed = json.loads(uepo("tasks", "--profile", "tiny", "--json")[1])
+    there = {row["task"]: row for row in listed}["hopper-medium@d4rl"]
+    assert there["present"] and there["status"] == "imported"
+    assert there["environment"] == "Hopper-v4"
+    code, out, err = uepo("data", "import-d4rl", str(file), "--task", "hopper-medium")
+    assert code == 2 and "already" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("import-d4rl", "nothing.hdf5", "--task", "hopper-medium"), "nothing.hdf5"),
+        (("import-d4rl", "nothing.hdf5", "--task", "hopper-medum"), "did you mean"),
+        (("--source", "minari"), "needs --task"),
+        (("--source", "minari", "--task", "pen-human"), "HF_HUB_OFFLINE"),
+        (("--source", "d4rl", "--task", "hopper-medium"), "import-d4rl"),
+        (("--source", "minarii", "--task", "pen-human"), "did you mean 'minari'"),
+        (("--task", "pen-human"), "pen-human@minari"),
+    ],
+)
+def test_what_cannot_be_got_is_said_in_one_line(
+    uepo: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, out, err = uepo("data", *arguments)
+    assert code == 2 and out == ""
+    assert said in err and err.count("\n") == 1
+
+
+def test_a_remote_task_that_is_not_there_says_how_to_get_it(uepo: Command) -> None:
+    code, _, err = uepo("run", "bc", "--task", "pen-human@minari", "--profile", "tiny")
+    assert code == 2 and "SOURCE=minari TASK=pen-human" in err and err.count("\n") == 1

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +326,32 @@ def test_the_privileged_simulator_is_counted(world: World, elsewhere: Path) -> N
     assert spent["steps"] >= len(synthetic.value) > 0
     assert spent["episodes"] > 0
     assert synthetic.run.id != world.uepo.synthetic.run.id
+
+
+def test_without_simulator_states_the_observation_stands_in(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for imported data: equal first steps, and where it determines nothing it is refused."""
+    study, bare = tiny(), tiny()
+    bare.dataset = replace(study.dataset, simulator_states=None)  # type: ignore[misc]
+    logged, guessed = study.simulator(), bare.simulator()
+    raw = study.dataset.normaliser.inverse(study.windows.past(torch.arange(len(study.windows))))
+    usable = (raw[:, -1, 5:].abs() < 10).all(1).nonzero().flatten()
+    assert len(guessed.past) == len(usable) < len(logged.past)
+    assert "states refused" in capsys.readouterr().out
+    few = torch.arange(0, len(usable), 50)
+    actions = study.windows.batch(usable[few]).actions[:, 0]
+    steps = []
+    for simulator, index in ((logged, usable[few]), (guessed, few)):
+        simulator.reset_to(index)
+        steps.append(simulator.step(actions, torch.ones(len(few), dtype=torch.bool)))
+    torch.testing.assert_close(steps[1][0], steps[0][0], atol=1e-3, rtol=1e-3)
+    assert torch.equal(steps[1][2], steps[0][2])
+    pen = replace(study.task, robot=tasks.ROBOTS["pen"])
+    bare.dataset = replace(bare.dataset, task=pen)  # type: ignore[misc]
+    bare.task = pen
+    with pytest.raises(UsageError, match="does not determine"):
+        bare.simulator()
 
 
 # -- identity

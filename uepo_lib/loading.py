@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from uepo_lib import facts
+from uepo_lib import facts, remote
 from uepo_lib.datasets import Dataset, Normaliser
 from uepo_lib.errors import UsageError, check
 from uepo_lib.robots import Robot
@@ -128,6 +128,8 @@ def _convert(task: Task, source: Path, home: Path) -> dict[str, Any]:
 
 def _write_arrays(task: Task, source: Path, home: Path) -> dict[str, Any]:
     started = time.monotonic()
+    if (source.parent / remote.RECORD).is_file():
+        remote.verify(source.parent)
     arrays, metadata = read(task, source)
     labels = {name: arrays.pop(name) for name in LABELS if name in arrays}
     bounds = arrays.pop("bounds")

@@ -23,13 +23,14 @@ from uepo_lib import (
     robots,
     rollouts,
     schedules,
+    states,
     subpolicies,
     values,
 )
 from uepo_lib.datasets import Transitions
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.dynamics import DynamicsModel
-from uepo_lib.errors import UsageError, check
+from uepo_lib.errors import check
 from uepo_lib.policies import GaussianPolicy
 from uepo_lib.runs import Run
 from uepo_lib.study import Product, Workbench
@@ -233,7 +234,7 @@ class Models(Workbench):
         reference = augmentation.reference_costs(model, real.past, real.actions, real.future, cfg)
         simulator = self.simulator() if cfg.transitions == "simulator" else None
         found = augmentation.synthesise(
-            policy, model, self._all_starts(),
+            policy, model, simulator.past if simulator else self._all_starts(),
             lambda states: robot.terminated(data.normaliser.inverse(states)),
             reference, cfg, self.generator("augmentation"), dataset_size=len(data),
             simulator=simulator, progress=self.progress,
@@ -248,14 +249,22 @@ class Models(Workbench):
             run.account("augmentation", simulator.steps, simulator.resets)
 
     def simulator(self) -> environments.DatasetSimulator:
-        """The real dynamics from every window of D (privileged)."""
-        data = self.dataset
-        if data.simulator_states is None:
-            raise UsageError(f"transitions='simulator': {data.key.id} holds no simulator states")
-        states = data.simulator_states[self.windows.now]
-        return environments.DatasetSimulator(
-            self.task.robot, states, self._all_starts(), data.normaliser
-        )
+        """The real dynamics from the windows of D whose simulator state is known (privileged).
+
+        Where the dataset does not hold it, it is taken from the observation; ``UsageError`` if
+        that does not determine it.
+        """
+        data, now = self.dataset, self.windows.now
+        past, known = self._all_starts(), data.simulator_states
+        if known is not None:
+            logged = known[now]
+        else:
+            raw = data.normaliser.inverse(data.states[now]).numpy()
+            found, usable = states.state_from_observation(self.task.robot, raw)
+            print(f"{data.key.id}: simulator states from observations, {states.refused(usable)}")
+            kept = torch.from_numpy(usable)
+            logged, past = torch.from_numpy(found)[kept], past[kept]
+        return environments.DatasetSimulator(self.task.robot, logged, past, data.normaliser)
 
     def _all_starts(self) -> Tensor:
         return self.windows.past(torch.arange(len(self.windows)))
