@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from uepo_lib.behaviors import REPLAY_SNAPSHOTS
 from uepo_lib.errors import check
+from uepo_lib.hand import DOOR, PEN
 from uepo_lib.tasks import Task
 
 CONTROLLER = "controller"
@@ -41,7 +42,6 @@ class Recipe:
         check(enough, "num_transitions", self.num_transitions, "at least one step an environment")
 
 
-_HALVES = {"medium-expert": ("medium", "expert"), "cloned": ("expert", "clone")}
 _REPLAY = tuple(
     Part(f"replay/{i}", round(1 / REPLAY_SNAPSHOTS, 6)) for i in range(REPLAY_SNAPSHOTS)
 )
@@ -52,12 +52,23 @@ PARTS: dict[str, tuple[Part, ...]] = {
     "medium-noise-0": (Part("medium", noise=0.0),),
     "medium-noise-10": (Part("medium", noise=0.1),),
     "medium-replay": _REPLAY,
+    "medium-expert": (Part("medium", 0.5), Part("expert", 0.5)),
     "expert": (Part("expert"),),
-    **{name: tuple(Part(level, 0.5) for level in pair) for name, pair in _HALVES.items()},
-    "mixed": tuple(Part(level, round(1 / 3, 6)) for level in ("early", "medium", "expert")),
     "routes": (Part(CONTROLLER, noise=0.1),),
 }
 """Who collects, by the dataset's name after the robot's."""
+
+HAND_NOISE = 0.1
+"""PPO explores the hand with 0.4 and more, under which no policy holds a pen: too much for data."""
+
+HAND_PARTS: dict[str, tuple[Part, ...]] = {
+    "expert": (Part("expert", noise=HAND_NOISE),),
+    "cloned": (Part("expert", 0.5, HAND_NOISE), Part("clone", 0.5)),
+    "mixed": tuple(
+        Part(level, round(1 / 3, 6), HAND_NOISE) for level in ("early", "medium", "expert")
+    ),
+}
+"""The same for the hand; a clone has the noise that it learnt from its data."""
 
 SEEDS = {"medium-b": 1, "medium-c": 2}
 """Independently trained, and independently collected: their own reset seeds and noise."""
@@ -66,4 +77,5 @@ SEEDS = {"medium-b": 1, "medium-c": 2}
 def recipe_for(task: Task, num_transitions: int) -> Recipe:
     """The recipe of a local task at a profile's size."""
     kind = task.name.removeprefix(f"{task.robot.name}-")
-    return Recipe(PARTS[kind], num_transitions, seed=SEEDS.get(kind, 0))
+    parts = HAND_PARTS if task.robot in (PEN, DOOR) else PARTS
+    return Recipe(parts[kind], num_transitions, seed=SEEDS.get(kind, 0))
