@@ -113,6 +113,18 @@ LEVELS: dict[str, dict[str, Level]] = {
         "expert": Snapshot(0, 3_000_320),
         "replay": Replay(0, 294_912),
     },
+    "pen": {
+        "early": Snapshot(0, 288_000),
+        "medium": Snapshot(0, 672_000),
+        "expert": Snapshot(0, 2_502_400),
+        "clone": Clone("expert"),
+    },
+    "door": {
+        "early": Snapshot(0, 288_000),
+        "medium": Snapshot(0, 480_000),
+        "expert": Snapshot(0, 2_502_400),
+        "clone": Clone("expert"),
+    },
 }
 """Which moment of which agent a level stands for.
 

@@ -31,7 +31,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scene:
-    """What an episode fixes beyond MuJoCo's own state: a goal, the place of a door."""
+    """What the next step depends on beyond positions and velocities: a goal, the place of a
+    door, where the solver begins."""
 
     size: int
     """How many numbers it takes."""
@@ -137,6 +138,7 @@ class Robot:
         mujoco.mj_resetData(model, data)
         data.qpos[:], data.qvel[:] = positions, velocities
         mujoco.mj_forward(model, data)
+        self.scene.write(env, scene)  # what belongs to the solver, mj_forward has overwritten
 
 
 class FlattenedKeys(gymnasium.ObservationWrapper[Array, Any, Any], RecordConstructorArgs):

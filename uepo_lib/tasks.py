@@ -90,6 +90,7 @@ _LOCAL = [
     *(_local(HOPPER, *kind) for kind in LOCOMOTION.items()),
     *(_local(HOPPER, *kind) for kind in VARIANTS.items()),
     *(_local(WALKER2D, *kind) for kind in LOCOMOTION.items()),
+    *(_local(robot, *kind) for robot in (PEN, DOOR) for kind in HAND.items()),
     _local(MAZE, "routes", "a controller takes each of four routes to one goal equally often"),
 ]
 _REMOTE = [
