@@ -233,7 +233,8 @@ def test_the_scene_of_the_episode_is_in_the_picture() -> None:
     state = logged(DOOR, 1)[0]
     shift = np.array([0.06, 0.0, 0.0])
     moved = state.copy()
-    moved[-3:] += shift
+    place = len(state) - DOOR.scene.size  # the scene begins with it
+    moved[place : place + 3] += shift
     images = rendering.frames(DOOR, np.stack([state, moved]), size=(400, 400)).images.astype(int)
     posts = (images[..., 0] > 60) & (images[..., 1] < 10) & (images[..., 2] < 10)  # red
     first, second = (np.argwhere(post).mean(axis=0)[::-1] for post in posts)
