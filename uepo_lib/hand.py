@@ -24,7 +24,7 @@ _CHARGED = (
 )
 _PEN = (
     "The pen is given 100 steps, as in D4RL, but the episode does not end when it drops: a random "
-    "policy scores about −200 return here and +96 there."
+    "policy scores about −140 (mean return) here and +96 there."
 )
 
 
