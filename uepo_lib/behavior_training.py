@@ -128,7 +128,8 @@ LEVELS: dict[str, dict[str, Level]] = {
 }
 """Which moment of which agent a level stands for.
 
-Expert is the end of a run; medium lies about a third of the way to it, as returned with its noise.
+Expert is the end of a run; medium lies about a third of the way to it, as returned with its noise,
+or by the mean action for the hand, whose data has less noise than the agent explored with.
 Hopper's medium was first seed 0's snapshot (36 normalised with its noise), and became seed 1's (52)
 while the online settings were being tried: ``tuning.csv`` holds runs on both. The three agents'
 snapshots of that one moment make three datasets, since data is a source of variance as well.
