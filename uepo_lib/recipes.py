@@ -59,8 +59,8 @@ PARTS: dict[str, tuple[Part, ...]] = {
 """Who collects, by the dataset's name after the robot's."""
 
 HAND_NOISE = 0.1
-"""PPO explores the hand with 0.4 and more, which costs pen's expert a third of its score (its record
-holds both): an expert's data should be quieter."""
+"""PPO explores the hand with 0.4 and more, which costs pen's expert a third of its score; its
+record holds both returns. An expert's data should be quieter."""
 
 HAND_PARTS: dict[str, tuple[Part, ...]] = {
     "expert": (Part("expert", noise=HAND_NOISE),),
