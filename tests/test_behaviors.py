@@ -39,7 +39,7 @@ def test_every_level_is_committed_with_its_record(robot: Robot, level: str) -> N
         steps, returns = np.array(record["training_curve"]).T
         assert (np.diff(steps) > 0).all() and np.isfinite(returns).all()
     names = [n for n in behaviors.levels(robot) if n.partition("/")[0] == level]
-    assert len(names) == (behaviors.REPLAY_SNAPSHOTS if isinstance(stated, Replay) else 1)
+    assert len(names) == (stated.count if isinstance(stated, Replay) else 1)
     for name in names:
         policy = load_behaviour(robot, name)
         states = torch.randn(4, robot.state_dim)
@@ -53,7 +53,7 @@ def test_the_last_of_the_replay_is_medium(name: str) -> None:
     robot = tasks.ROBOTS[name]
     if "replay" not in LEVELS[name]:
         pytest.skip("no replay of this robot")
-    last = load_behaviour(robot, f"replay/{behaviors.REPLAY_SNAPSHOTS - 1}")
+    last = load_behaviour(robot, behaviors.replayed(robot)[-1])
     medium, states = load_behaviour(robot, "medium"), torch.randn(8, robot.state_dim)
     torch.testing.assert_close(last.mean_action(states), medium.mean_action(states))
 
@@ -107,7 +107,7 @@ def test_a_file_of_another_robot_is_refused(tmp_path: Path) -> None:
 
 def test_replay_is_equal_shares_of_the_way() -> None:
     moments = Replay(0, 294_912).moments()
-    assert len(moments) == behaviors.REPLAY_SNAPSHOTS and moments[-1] == 294_912
+    assert len(moments) == 12 and moments[-1] == 294_912
     assert set(np.diff([0, *moments])) == {24_576}
 
 

@@ -81,11 +81,11 @@ class Replay:
 
     seed: int
     until: int
+    count: int = 12
 
     def moments(self) -> list[int]:
         """The environment steps of its snapshots: the last of each equal share."""
-        count = behaviors.REPLAY_SNAPSHOTS
-        return [self.until * (i + 1) // count for i in range(count)]
+        return [self.until * (i + 1) // self.count for i in range(self.count)]
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,6 @@ from uepo_lib.policies import GaussianConfig, GaussianPolicy
 from uepo_lib.robots import Robot
 
 FOLDER = Path(__file__).parent / "policies_data"
-REPLAY_SNAPSHOTS = 12
-"""How many policies stand for a replay buffer, each for an equal share of its steps."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,19 @@ def levels(robot: Robot) -> list[str]:
     """Every committed level of ``robot``."""
     found: list[str] = []
     for path in sorted((FOLDER / robot.name).glob("*.safetensors")):
-        replayed = [f"{path.stem}/{i}" for i in range(REPLAY_SNAPSHOTS)]
-        found += replayed if path.stem == "replay" else [path.stem]
+        found += replayed(robot) if path.stem == "replay" else [path.stem]
     return found
+
+
+def replayed(robot: Robot) -> list[str]:
+    """The snapshots that stand for a replay buffer, each for an equal share of its steps."""
+    moments = _record(policy_file(robot, "replay"))["env_steps"]
+    return [f"replay/{i}" for i in range(len(moments))]
+
+
+def _record(path: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    return record
 
 
 def load_behaviour(robot: Robot, level: str) -> BehaviourPolicy:
@@ -93,9 +101,8 @@ def load_behaviour(robot: Robot, level: str) -> BehaviourPolicy:
     if level not in levels(robot):
         raise unknown(f"behaviour policy of {robot.name}", level, levels(robot))
     path = policy_file(robot, level)
-    record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     prefix = level.partition("/")[2]
-    return read_behaviour(path, robot, record, f"{prefix}." if prefix else "")
+    return read_behaviour(path, robot, _record(path), f"{prefix}." if prefix else "")
 
 
 def read_behaviour(

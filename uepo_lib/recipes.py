@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from uepo_lib.behaviors import REPLAY_SNAPSHOTS
+from uepo_lib import behaviors
 from uepo_lib.errors import check
 from uepo_lib.hand import DOOR, PEN
 from uepo_lib.tasks import Task
@@ -42,21 +42,17 @@ class Recipe:
         check(enough, "num_transitions", self.num_transitions, "at least one step an environment")
 
 
-_REPLAY = tuple(
-    Part(f"replay/{i}", round(1 / REPLAY_SNAPSHOTS, 6)) for i in range(REPLAY_SNAPSHOTS)
-)
 PARTS: dict[str, tuple[Part, ...]] = {
     "medium": (Part("medium"),),
     "medium-b": (Part("medium-b"),),
     "medium-c": (Part("medium-c"),),
     "medium-noise-0": (Part("medium", noise=0.0),),
     "medium-noise-10": (Part("medium", noise=0.1),),
-    "medium-replay": _REPLAY,
     "medium-expert": (Part("medium", 0.5), Part("expert", 0.5)),
     "expert": (Part("expert"),),
     "routes": (Part(CONTROLLER, noise=0.1),),
 }
-"""Who collects, by the dataset's name after the robot's."""
+"""Who collects, by the dataset's name after the robot's; a replay's parts are its snapshots."""
 
 HAND_NOISE = 0.1
 """PPO explores the hand with 0.4 and more, which costs pen's expert a third of its score; its
@@ -78,5 +74,9 @@ SEEDS = {"medium-b": 1, "medium-c": 2}
 def recipe_for(task: Task, num_transitions: int) -> Recipe:
     """The recipe of a local task at a profile's size."""
     kind = task.name.removeprefix(f"{task.robot.name}-")
-    parts = HAND_PARTS if task.robot in (PEN, DOOR) else PARTS
-    return Recipe(parts[kind], num_transitions, seed=SEEDS.get(kind, 0))
+    if kind == "medium-replay":
+        names = behaviors.replayed(task.robot)
+        parts = tuple(Part(name, round(1 / len(names), 6)) for name in names)
+    else:
+        parts = (HAND_PARTS if task.robot in (PEN, DOOR) else PARTS)[kind]
+    return Recipe(parts, num_transitions, seed=SEEDS.get(kind, 0))
