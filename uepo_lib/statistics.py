@@ -1,15 +1,22 @@
-"""Intervals. At three seeds every seed is shown, and no verdict goes past inconclusive."""
+"""Intervals, aggregates over tasks, verdicts. With three seeds none goes past inconclusive.
+
+Aggregates are those of Agarwal et al. 2021, *Deep Reinforcement Learning at the Edge of the
+Statistical Precipice* (arXiv 2108.13264). ``scores`` are (seeds, tasks) throughout: one number a
+trained agent, already averaged over its episodes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from uepo_lib.errors import check
+
+Scores = NDArray[np.float64]
 
 VERDICT_SEEDS = 5
 """With fewer, three against three for instance, no test can go below p = 0.1."""
@@ -61,3 +68,75 @@ def verdict(gains: Sequence[float]) -> str:
     if interval.low > 0:
         return f"supported ({seen})"
     return f"{'not supported' if interval.high < 0 else 'inconclusive'} ({seen})"
+
+
+def _scores(values: ArrayLike, name: str = "scores") -> Scores:
+    table = np.asarray(values, dtype=float)
+    check(table.ndim == 2 and table.size > 0, name, table.shape, "an array (seeds, tasks)")
+    check(bool(np.isfinite(table).all()), name, "nan or inf", "finite numbers")
+    return table
+
+
+def interquartile_mean(scores: ArrayLike) -> float:
+    """Mean of the middle half of all (seeds, tasks): less noisy than a median, no hostage of one
+    outlier. Whole scores are cut at both ends, so with fewer than four it is the mean."""
+    return float(stats.trim_mean(_scores(scores), 0.25, axis=None))
+
+
+def stratified_bootstrap(
+    *scores: ArrayLike,
+    statistic: Callable[..., float] = interquartile_mean,
+    generator: np.random.Generator,
+    repeats: int = 2_000,
+    confidence: float = 0.95,
+) -> Interval:
+    """Percentile interval of ``statistic`` of one or several tables (seeds, tasks).
+
+    Each repeat draws seeds anew within every task, and within every table by itself: tasks are the
+    strata, as they were chosen and not sampled. The interval's centre is the statistic as found.
+    """
+    tables = [_scores(table) for table in scores]
+    check(len(tables) > 0, "scores", "nothing", "at least one array (seeds, tasks)")
+    check(repeats > 0, "repeats", repeats, "a positive integer")
+    check(0 < confidence < 1, "confidence", confidence, "between 0 and 1")
+    draws = []
+    for _ in range(repeats):
+        resampled = []
+        for table in tables:
+            rows = generator.integers(len(table), size=table.shape)
+            resampled.append(np.take_along_axis(table, rows, axis=0))
+        draws.append(statistic(*resampled))
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return Interval(statistic(*tables), float(low), float(high))
+
+
+def probability_of_improvement(ours: ArrayLike, theirs: ArrayLike) -> float:
+    """P(a run of ours beats a run of theirs on the same task), a tie counting half, averaged over
+    tasks: (seeds, tasks) each, not necessarily equally many seeds."""
+    x, y = _scores(ours, "ours"), _scores(theirs, "theirs")
+    same = x.shape[1] == y.shape[1]
+    check(same, "theirs", y.shape, f"(seeds, tasks) with the {x.shape[1]} tasks of ours")
+    difference = x[:, None, :] - y[None, :, :]
+    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+
+
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Scores:
+    """Share of all runs that score above each of ``thresholds`` (M,): (M,), falling."""
+    levels = np.asarray(thresholds, dtype=float)
+    above: Scores = (_scores(scores).ravel()[None, :] > levels[:, None]).mean(axis=1)
+    return above
+
+
+def verdict_on_gain(gain: Interval, num_seeds: int, claimed: float = 0.0) -> str:
+    """The label of a claim that a gain is positive, and at least ``claimed``.
+
+    "supported": its interval is above 0 and reaches the claim; "partly": above 0 and wholly below
+    the claim; "not supported": wholly below the claim and not above 0, or below 0; "inconclusive":
+    neither, or fewer than ``VERDICT_SEEDS`` seeds.
+    """
+    if num_seeds < VERDICT_SEEDS:
+        return "inconclusive"
+    if gain.low > 0:
+        return "supported" if gain.high >= claimed else "partly"
+    return "not supported" if gain.high < max(claimed, 0.0) else "inconclusive"
