@@ -8,7 +8,7 @@ averages Q.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -104,8 +104,18 @@ class AMQConfig:
             raise unknown("score", self.score, get_args(Score))
 
 
+class Imagined(NamedTuple):
+    """What n policies met in T̂ from each of B starts: all (n, B)."""
+
+    q_sum: Tensor
+    """Σ min Q(s, a) over the steps before an imagined end."""
+    live_steps: Tensor
+    model_return: Tensor
+    """Σ γ^k r̂ + γ^H V, nothing after an end."""
+
+
 @torch.no_grad()
-def am_q(
+def imagine(
     policy: Policy,
     dynamics: DynamicsModel,
     critic: Critic,
@@ -114,8 +124,8 @@ def am_q(
     normaliser: Normaliser,
     config: AMQConfig,
     generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """Every score of :class:`AMQConfig` for every member: name -> (n,).
+) -> Imagined:
+    """H steps of every member in T̂, which all scores of :class:`AMQConfig` are made of.
 
     ``starts`` (B, T_o, S) are standardised windows of D. All members see the same starts and the
     same draws of elites, so that a difference is theirs and not luck. Elites predict by their mean:
@@ -143,8 +153,24 @@ def am_q(
         alive = alive & ~robot.terminated(normaliser.inverse(after)).view(n, count)
         windows = torch.cat([windows[:, :, 1:], after.view(n, count, 1, -1)], dim=2)
     final = critic.v(windows[:, :, -1].flatten(0, 1)).view(n, count).where(alive, 0.0)
+    return Imagined(q_sum, q_count, returns + config.discount**config.horizon * final)
+
+
+def am_q(
+    policy: Policy,
+    dynamics: DynamicsModel,
+    critic: Critic,
+    starts: Tensor,
+    robot: Robot,
+    normaliser: Normaliser,
+    config: AMQConfig,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Every score of :class:`AMQConfig` for every member: name -> (n,). Arguments as in
+    :func:`imagine`."""
+    seen = imagine(policy, dynamics, critic, starts, robot, normaliser, config, generator)
     return {
-        "dead_zero": q_sum.sum(1) / (count * config.horizon),
-        "published": q_sum.sum(1) / q_count.sum(1),
-        "model_return": (returns + config.discount**config.horizon * final).mean(1),
+        "dead_zero": seen.q_sum.sum(1) / (len(starts) * config.horizon),
+        "published": seen.q_sum.sum(1) / seen.live_steps.sum(1),
+        "model_return": seen.model_return.mean(1),
     }

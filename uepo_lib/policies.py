@@ -10,6 +10,7 @@ n counts the members that a policy runs side by side, 1 for an ordinary one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -144,6 +145,25 @@ class GaussianPolicy(nn.Module):
     def describe(self) -> dict[str, Any]:
         """The config as JSON; with the tensors of ``state_dict`` it rebuilds the policy."""
         return asdict(self.config)
+
+
+class Together:
+    """Policies of one kind side by side, member i in its own states: what AM-Q takes for n."""
+
+    def __init__(self, members: Sequence[Policy]) -> None:
+        check(len(members) > 0, "members", "none", "at least one policy")
+        alike = {(m.n, m.obs_horizon, m.action_horizon) for m in members}
+        valid = "policies of one member, with equal T_o and T_a"
+        check(len(alike) == 1 and members[0].n == 1, "members", sorted(alike), valid)
+        self.members = list(members)
+        self.n = len(self.members)
+        self.obs_horizon = members[0].obs_horizon
+        self.action_horizon = members[0].action_horizon
+
+    def act(self, states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(n, B, T_o, S) -> (n, B, T_a, A)."""
+        parts = zip(self.members, states.split(1), strict=True)
+        return torch.cat([member.act(own, generator) for member, own in parts])
 
 
 def normal_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
