@@ -102,15 +102,8 @@ def pendulum_table(seed: int, angles: int = 41) -> pd.DataFrame:
 def sequences(
     dataset: Dataset, steps: Tensor | None = None, count: int = 2048, ahead: int = STEPS
 ) -> Batch:
-    """Real sequences with s_{t−1}, s_t and ``ahead`` states after: at most ``count`` of those that
-    begin in ``steps`` (anywhere, if None) and not at an episode's first state."""
-    windows = dataset.windows(2, ahead + 1)
-    usable = windows.now > windows.first
-    if steps is not None:
-        usable &= torch.isin(windows.now, steps)
-    index = usable.nonzero().flatten()
-    order = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))
-    return windows.batch(index[order[:count]])
+    """Real sequences for the open-loop errors; see ``rollouts.logged_sequences``."""
+    return rollouts.logged_sequences(dataset, steps, count, ahead)
 
 
 def physical_velocity(now: Tensor, data: Dataset, steps: int) -> Tensor:
