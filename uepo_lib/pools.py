@@ -99,4 +99,3 @@ class Pool:
         within = torch.arange(int(lengths.sum()))
         within -= (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
         return begins.repeat_interleave(lengths) + within
-

@@ -24,7 +24,7 @@ def subset(dataset: Dataset, pieces: Tensor) -> Dataset:
     Every piece becomes an episode. States stay standardised as they are, and so does the key.
     Raises ``UsageError`` for an empty piece, or one that leaves its episode.
     """
-    begins, ends = pieces.unbind(1)
+    begins, ends = pieces.T.contiguous()
     episodes = torch.searchsorted(dataset.bounds[:, 0].contiguous(), begins, right=True) - 1
     inside = (begins < ends) & (ends <= dataset.bounds[episodes.clamp(min=0), 1])
     check(bool((inside & (episodes >= 0)).all()), "pieces", pieces.tolist(), "within episodes")

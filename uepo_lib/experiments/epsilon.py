@@ -50,8 +50,8 @@ class EpsilonGrid:
     epsilons: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2)
     sources: tuple[str, ...] = ("model", "simulator")
     ratios: tuple[float, ...] = (1.0,)
-    controls: tuple[float, ...] = (0.05,)
-    attempts: float = 2.0
+    controls: tuple[float, ...] = (0.01, 0.05)
+    attempts: float = 2.4
     ahead: int = 10
 
     def __post_init__(self) -> None:
@@ -86,7 +86,7 @@ class EpsilonGrid:
 
 GRIDS = {
     "smoke": EpsilonGrid(size=1_000, epochs=5, hidden=(32, 32), sequences=128),
-    "laptop": EpsilonGrid(size=20_000, epochs=10, hidden=(200,) * 4, sequences=2_048),
+    "laptop": EpsilonGrid(size=20_000, epochs=10, hidden=(128,) * 4, sequences=2_048),
     "full": EpsilonGrid(
         size=100_000, epochs=20, hidden=(200,) * 4, sequences=2_048, ratios=(1.0, 2.0),
         controls=(0.01, 0.05, 0.1, 0.2),
@@ -190,7 +190,9 @@ def measure(seed: int, profile: str, grid: EpsilonGrid | None = None) -> Product
         for row in _rows(found, tests):
             run.table("cells").append({"seed": seed, **row})
 
-    everything = (found.initial, *found.pools.values(), *found.cells.values())
+    everything: tuple[Product[Any], ...] = (
+        found.initial, *found.pools.values(), *found.cells.values()
+    )  # fmt: skip
     config = {
         "sequences": grid.sequences, "ahead": grid.ahead, "elsewhere": asdict(elsewhere.key)
     }  # fmt: skip

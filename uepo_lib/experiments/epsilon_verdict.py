@@ -69,7 +69,7 @@ def dependence(gained: pd.DataFrame) -> pd.DataFrame:
 def _verdict(found: list[statistics.Interval], seeds: int) -> str:
     if seeds < VERDICT_SEEDS:
         return "inconclusive"
-    if all(-MARGIN < i.low and i.high < MARGIN for i in found):
+    if all(i.low > -MARGIN and i.high < MARGIN for i in found):
         return "not supported"
     moved = any((i.low > 0 or i.high < 0) and abs(i.mean) > MARGIN for i in found)
     return "supported" if moved else "inconclusive"

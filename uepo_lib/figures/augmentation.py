@@ -16,7 +16,6 @@ from uepo_lib.augmentation import (
     AugmentationConfig,
     gaussian_kl,
     moment_matched,
-    reference_costs,
     step_costs,
 )
 from uepo_lib.datasets import Batch, Dataset, Transitions
@@ -160,15 +159,6 @@ def fit_numbers(model: DynamicsModel, held: Transitions) -> dict[str, float]:
         "mean NLL": float(nll.mean()),
         "blind Gaussian": float(blind.mean()),
     }
-
-
-def real_excess(model: DynamicsModel, batch: Batch, cfg: AugmentationConfig) -> Tensor:
-    """The filter's excess cost of real sequences over their own median: (M,) nats a dimension."""
-    states = torch.cat([batch.past[:, -1:], batch.future[:, :-1]], 1)
-    actions = batch.actions[:, : batch.future.shape[1]]
-    flat = (x.flatten(0, 1) for x in (states, actions, batch.future))
-    costs = step_costs(model, cfg, *flat).view(states.shape[:2]).mean(1)
-    return costs - reference_costs(model, batch.past, batch.actions, batch.future, cfg)[-1]
 
 
 def acceptance_table(excess: Mapping[str, Tensor]) -> pd.DataFrame:
