@@ -643,14 +643,14 @@ drawn_by_chance.drop(columns="ratio").round(2)
 # %%
 names = {"model": "transitions from T̂_init", "simulator": "simulator transitions"}
 spread = depends.groupby("source", sort=False)["largest"].agg(lambda x: x.abs().max())
-gain = helped.set_index("source")[seeds].mean(axis=1).groupby(level=0, sort=False)
+gain = helped.set_index("source")[[*seeds]].mean(axis=1).groupby(level=0, sort=False)
 lines = [
     f"- *{names[source]}:* ε moves the mean error by up to {2**worst - 1:.0%} against no filter; "
     f"at ε = {rule.epsilon:g} the error of T̂ over that of T̂_init is "
     f"{2 ** -gain.max()[source]:.2f} to {2 ** -gain.min()[source]:.2f}, by test."
     for source, worst in spread.items()
 ]
-lucky = int((drawn_by_chance[seeds].mean(axis=1) > 0).sum())
+lucky = int((drawn_by_chance[[*seeds]].mean(axis=1) > 0).sum())
 Markdown(
     "**Does the error of T̂ depend on ε? "
     f"{', '.join(sorted(depends['verdict'].unique()))}** ({len(seeds)} seeds).\n\n"
