@@ -64,12 +64,12 @@ def draw_error(table: pd.DataFrame) -> Figure:
     T̂_init, a panel a test."""
     tests = table[["data", "step"]].drop_duplicates().itertuples(index=False)
     chosen = [(str(data), int(step)) for data, step in tests]
-    figure, panels = plotting.panels(len(chosen), 2.75, 2.9)
+    figure, panels = plotting.panels(len(chosen), 2.75, 3.1)
     for axes, (data, step) in zip(panels, chosen, strict=True):
         _lines(axes, table[(table["data"] == data) & (table["step"] == step)], "gain")
         axes.axhline(0, color="0.4", linestyle=":", linewidth=1)
         axes.set_title(f"{data.partition(' (')[0]}, {step} step{'s' if step > 1 else ''}")
     panels[0].set_ylabel("log2(error of T̂_init / error of T̂)")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure

@@ -216,7 +216,8 @@ def draw_tail(table: pd.DataFrame) -> Figure:
         axes.set_yticks(range(len(wide)), wide.index)
         axes.invert_yaxis()
         axes.set(xlabel=kind)
-    panels[1].legend(loc="lower right")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
     return figure
 
 

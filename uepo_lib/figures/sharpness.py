@@ -105,5 +105,5 @@ def draw_sharpness(table: pd.DataFrame) -> Figure:
     right.axvline(AugmentationConfig().epsilon, color="0.5", linestyle=":", label="the paper's ε")
     right.set(xlabel="ε (nats a dimension)", ylabel="share of real sequences below ε")
     right.set_title(f"seed {seed}")
-    right.legend(loc="lower right")
+    right.legend(loc="upper left")
     return figure
