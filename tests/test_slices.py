@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from uepo_lib import slices, tasks
 from uepo_lib.datasets import Dataset, Normaliser
 from uepo_lib.errors import UsageError
+from uepo_lib.rollouts import logged_sequences
 from uepo_lib.slices import SlicedStudy, draw_pieces, subset
 from uepo_lib.specs import DatasetKey
 from uepo_lib.stages import Study
@@ -112,6 +113,21 @@ def test_starts_come_from_the_slice_alone(whole: Dataset) -> None:
     starts = study.windows.past(torch.arange(len(study.windows)))[:, -1, 0]
     assert torch.equal(starts, study.dataset.rewards[study.windows.now])
     assert torch.isin(starts, study.dataset.rewards[kept]).all()
+
+
+def test_logged_sequences_begin_where_they_may_and_stay_in_their_episode(whole: Dataset) -> None:
+    steps = torch.arange(30, 60)
+    batch = logged_sequences(whole, steps, count=1_000, ahead=5)
+    begin = batch.past[:, -1, 0]
+    assert torch.isin(begin.long(), steps).all()
+    assert torch.equal(batch.past[:, 0, 0], begin - 1)
+    assert torch.equal(batch.future[:, -1, 0], begin + 5)
+    assert torch.equal(batch.actions[:, 0, 0], begin)
+    episode = torch.searchsorted(whole.bounds[:, 1].contiguous(), begin.long(), right=True)
+    for edge in (batch.past[:, 0, 0], batch.future[:, -1, 0]):
+        same = torch.searchsorted(whole.bounds[:, 1].contiguous(), edge.long(), right=True)
+        assert torch.equal(same, episode)
+    assert len(logged_sequences(whole, steps, count=4, ahead=5).past) == 4
 
 
 def test_each_size_has_its_own_runs(whole: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
