@@ -210,7 +210,8 @@ members.assign(error=members["error"].round(4)).pivot(
 # **Bounds of the variance.** Off the data nothing tells a network how unsure to be, and an
 # unbounded log-variance runs away. PETS bounds it softly between two learnt values a dimension,
 # and a small penalty pulls these together. Triangles are the bounds, bars where 90 % of the
-# predictions on held-out steps lie, dots their median.
+# predictions on held-out steps lie, dots their median. **Expectation.** Predictions use the room
+# between the bounds: sure where the motion is smooth, unsure at contacts.
 
 # %%
 dimensions = [*model_check.HOPPER, "reward"]
@@ -223,14 +224,22 @@ here.draw("05_bounds", bounds, runs, task="hopper-medium, held out")
 # %%
 assert (bounds["lower bound"] <= bounds["5 %"]).all()
 assert (bounds["95 %"] <= bounds["upper bound"] * 1.01).all()
-spread = (bounds["95 %"] / bounds["5 %"]).groupby(bounds["dimension"]).mean()
+wide = bounds.groupby("dimension", sort=False).mean(numeric_only=True)
+room, floor = wide["95 %"] / wide["5 %"], wide["median"] / wide["lower bound"]
+met = wide.index[wide["crossed"] > 0]
 Markdown(
-    f"**Result.** The predicted σ ranges over a factor of {spread.min():,.0f} "
-    f"({spread.idxmin()}) to {spread.max():,.0f} ({spread.idxmax()}) from easy to hard steps: "
-    "uncertainty depends on the state."
+    f"**Result.** From easy to hard steps the predicted σ grows by a factor of {room.min():.1f} "
+    f"({room.idxmin()}) to {room.max():.0f} ({room.idxmax()}). The median prediction lies a "
+    f"factor of {floor.median():.2f} above the lower bound (median over dimensions); in "
+    f"{len(met)} of {len(wide)} dimensions ({', '.join(met) or 'none'}) the bounds have crossed."
 )
 
 # %% [markdown]
+# Where that factor is close to 1, the *bound* and not the data decides how sure T̂ is in the
+# ordinary step: the penalty pulls it up while the likelihood pulls σ down. T̂ is then less sure
+# than it could be, and its calibration curve rises above the diagonal. Since the simulator's cost
+# is measured in σ̂, the penalty's coefficient is a hidden part of the unit of ε.
+#
 # ### Against predictors that know no dynamics
 #
 # Is T̂ good, or is one control step too short for anything to happen? Three baselines answer:
@@ -272,16 +281,16 @@ Markdown(
 # %% [markdown]
 # ### Where the error is
 #
-# **Expectation.** The dynamics are smooth but for contacts, so a few steps should carry the
-# error, those where the foot lands or lifts off, and in the fast joints. The simulator tells
-# which steps these are; it is asked only for this picture.
+# **Expectation.** The dynamics are smooth but for constraints, so a few steps should carry the
+# error, those where the foot lands or lifts off. A joint at its limit is the other constraint of
+# Hopper. The simulator tells which steps these are; it is asked only for this picture.
 
 # %%
-by_dimension, by_contact = model_check.tail_table(initial[0].value, data, held_steps)
+by_dimension, by_constraint = model_check.tail_table(initial[0].value, data, held_steps)
 parts = [
     by_dimension.rename(columns={"dimension": "name"}).assign(by="part of the squared error"),
-    by_contact.rename(
-        columns={"contact": "name", "steps": "all steps", "worst": "worst steps"}
+    by_constraint.rename(
+        columns={"constraint": "name", "steps": "all steps", "worst": "worst steps"}
     ).assign(by="share of the steps"),
 ]
 tail = pd.concat(parts).drop(columns="error")
@@ -289,13 +298,17 @@ tail = tail.melt(["name", "by"], var_name="of", value_name="share")
 here.draw("05_tail", tail, [initial[0].run], task="hopper-medium, held out")
 
 # %%
-changes = by_contact.set_index("contact").loc[["lands", "lifts off"]].sum()
+kinds = by_constraint.set_index("constraint")
+assert (kinds.sum() - 1).abs().max() < 1e-5
 top = by_dimension.set_index("dimension")["worst steps"].nlargest(2)
-assert abs(by_contact[["steps", "worst", "error"]].sum() - 1).max() < 1e-5
+landing, free = kinds.loc["lands or lifts off"], kinds.loc["free"]
+switch = kinds.loc[["lands or lifts off", "limit begins or ends"]].sum()
 Markdown(
-    f"**Result** (seed {seeds[0]}). In {changes['steps']:.0%} of the steps the foot lands or "
-    f"lifts off. These carry {changes['error']:.0%} of the squared error and are "
-    f"{changes['worst']:.0%} of the worst hundredth of steps. Of the error of that hundredth "
+    f"**Result** (seed {seeds[0]}). Landing and lifting off are {landing['steps']:.0%} of the "
+    f"steps and {landing['worst']:.0%} of the worst hundredth; with joint limits that begin or "
+    f"end, {switch['steps']:.0%} and {switch['worst']:.0%}. Free steps, with no constraint at all, "
+    f"are {free['steps']:.0%} of the steps, {free['worst']:.0%} of the worst and carry "
+    f"{free['error']:.0%} of the squared error. Of the error of the worst hundredth "
     f"{top.iloc[0]:.0%} is in {top.index[0]}, {top.iloc[1]:.0%} in {top.index[1]}."
 )
 

@@ -74,9 +74,20 @@ def test_predictions_lie_between_their_bounds() -> None:
     found = model_check.bounds_table(model, WORLD.transitions(200))
     assert len(found) == 4
     assert found["lower bound"].to_numpy() == pytest.approx(math.exp(-1.5))
-    assert found["upper bound"].to_numpy() == pytest.approx(math.exp(0.25))
+    reach = -3.0 + math.log1p(math.exp(3.5))  # between soft bounds −3 and 0.5
+    assert found["upper bound"].to_numpy() == pytest.approx(math.exp(reach / 2))
+    assert (found["crossed"] == 0).all()
     for low, high in (("lower bound", "5 %"), ("5 %", "median"), ("95 %", "upper bound")):
         assert (found[low] <= found[high] * 1.01).all()
+
+
+def test_bounds_that_have_crossed_are_said_and_hold() -> None:
+    model = build(Exact.cfg, 3, 1).requires_grad_(False)
+    model.max_logvar[:, :, 1], model.min_logvar[:, :, 1] = -6.0, -4.0
+    found = model_check.bounds_table(model, WORLD.transitions(200))
+    assert found["crossed"].tolist() == [0.0, 1.0, 0.0, 0.0]
+    assert (found["lower bound"] <= found["5 %"]).all()
+    assert (found["95 %"] <= found["upper bound"] * 1.0001).all()
 
 
 def test_patience_ends_the_same_training_early() -> None:
@@ -93,22 +104,21 @@ def test_patience_ends_the_same_training_early() -> None:
 
 
 def hopping() -> Dataset:
-    """Eight steps of two episodes: in the air, down, down, in the air, twice."""
+    """Two episodes of four states: flying, down, down, flying with the leg at its limit."""
     env = HOPPER.make()
     env.reset(seed=0)
     flying = HOPPER.logged_state(env)
     env.close()
-    flying[1] += 1.0
-    down = flying.copy()
-    down[1] -= 1.06
-    logged = np.stack([flying, down, down, flying] * 2)
-    states = torch.zeros(8, 11)
+    flying[1], flying[3:6] = 1.6, (-0.3, -0.3, 0.0)
+    down, straight = flying.copy(), flying.copy()
+    down[1], straight[4] = 1.0, 0.05
+    logged = np.stack([flying, down, down, straight, flying, flying, straight, straight])
     moved = torch.zeros(8, 11)
-    moved[0, 9] = moved[4, 9] = 3.0  # both landings move the leg
-    moved[2, 0] = 1.0
+    moved[0, 9] = 3.0  # the landing moves the leg
+    moved[5, 0] = 1.0  # the limit that begins, the height
     return Dataset(
         task=get("hopper-medium"), key=DatasetKey("made-up", "0", "0"),
-        normaliser=Normaliser(torch.zeros(11), torch.ones(11)), states=states,
+        normaliser=Normaliser(torch.zeros(11), torch.ones(11)), states=torch.zeros(8, 11),
         actions=torch.zeros(8, 3), rewards=torch.zeros(8), next_states=moved,
         terminated=torch.zeros(8).bool(), bounds=torch.tensor([[0, 4], [4, 8]]),
         simulator_states=torch.from_numpy(logged), metadata={},
@@ -122,21 +132,23 @@ class Still:
         return states, torch.zeros(len(states))
 
 
-def test_the_tail_names_its_dimension_and_its_contact() -> None:
+def test_the_tail_names_its_dimension_and_its_constraint() -> None:
     still: Any = Still()
-    dimension, contact = model_check.tail_table(still, hopping(), torch.arange(8), share=0.3)
+    dimension, constraint = model_check.tail_table(still, hopping(), torch.arange(8), share=0.1)
     shares = dimension.set_index("dimension")
-    assert shares.loc["leg rate", "all steps"] == pytest.approx(18 / 19)
-    assert shares.loc["height", "all steps"] == pytest.approx(1 / 19)
+    assert shares.loc["leg rate", "all steps"] == pytest.approx(0.9)
+    assert shares.loc["height", "all steps"] == pytest.approx(0.1)
     assert shares.loc["leg rate", "worst steps"] == pytest.approx(1.0)
-    kinds = contact.set_index("contact")
+    kinds = constraint.set_index("constraint")
     # the last step of each episode is left out: six remain
-    assert kinds["steps"].to_dict() == pytest.approx(
-        {"lands": 2 / 6, "lifts off": 2 / 6, "stays down": 2 / 6, "in the air": 0.0}
-    )
-    assert kinds.loc["lands", "worst"] == 1.0
-    assert kinds.loc["lands", "error"] == pytest.approx(18 / 19)
-    assert kinds.loc["lifts off", "error"] == pytest.approx(1 / 19)
+    expected = {
+        "lands or lifts off": 2, "limit begins or ends": 1, "on the ground": 1,
+        "joint at its limit": 1, "free": 1,
+    }  # fmt: skip
+    assert (6 * kinds["steps"]).to_dict() == pytest.approx(expected)
+    assert kinds.loc["lands or lifts off", "worst"] == 1.0
+    assert kinds.loc["lands or lifts off", "error"] == pytest.approx(0.9)
+    assert kinds.loc["limit begins or ends", "error"] == pytest.approx(0.1)
 
 
 # ---- sharpness -----------------------------------------------------------------------------------

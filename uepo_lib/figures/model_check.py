@@ -12,12 +12,14 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from uepo_lib import plotting
-from uepo_lib.contacts import touching
+from uepo_lib.constraints import active_constraints
 from uepo_lib.datasets import Dataset, Transitions
 from uepo_lib.dynamics import DynamicsConfig, DynamicsModel
 from uepo_lib.dynamics_training import train_dynamics
+from uepo_lib.errors import check
 from uepo_lib.figures.augmentation import (
     as_transitions,
     calibration_table,
@@ -88,25 +90,31 @@ def member_table(model: DynamicsModel, held: Transitions) -> pd.DataFrame:
     target = torch.cat([held.next_states - held.states, held.rewards.unsqueeze(-1)], -1)
     errors = ((mean - target) / model.target_scale).square().mean((1, 2))
     elite = torch.isin(torch.arange(len(errors)), model.elites)
-    return pd.DataFrame({"member": range(len(errors)), "error": errors, "elite": elite})
+    return pd.DataFrame(
+        {"member": range(len(errors)), "error": errors.tolist(), "elite": elite.tolist()}
+    )
 
 
 def bounds_table(model: DynamicsModel, held: Transitions) -> pd.DataFrame:
     """Learnt bounds of the standard deviation, the widest of the elites', and what is predicted
     between them on held-out steps. In units of the target's spread; a row a dimension, the reward
-    last."""
+    last. "crossed" is the share of elites whose parameters have passed each other."""
     x = torch.cat([held.states, held.actions], -1).expand(model.cfg.num_members, -1, -1)
     with torch.no_grad():
         logvar = model.scaled_moments(x)[1][model.elites].flatten(0, 1)
     low, middle, high = logvar.quantile(torch.tensor([0.05, 0.5, 0.95]), dim=0)
+    # softly between bounds that crossed: what a large output reaches is not the upper parameter
+    reach = model.min_logvar + softplus(model.max_logvar - model.min_logvar)
     columns = {
         "lower bound": model.min_logvar[model.elites].amin((0, 1)),
         "5 %": low,
         "median": middle,
         "95 %": high,
-        "upper bound": model.max_logvar[model.elites].amax((0, 1)),
+        "upper bound": reach[model.elites].amax((0, 1)),
     }
-    return pd.DataFrame({name: (0.5 * value).exp() for name, value in columns.items()})
+    table = pd.DataFrame({name: (0.5 * value).exp().tolist() for name, value in columns.items()})
+    crossed = (model.max_logvar < model.min_logvar)[model.elites].float().mean((0, 1))
+    return table.assign(crossed=crossed.tolist())
 
 
 def fit_table(
@@ -125,12 +133,14 @@ def fit_table(
     return pd.DataFrame(numbers), pd.concat(curves)
 
 
-def tail_table(model: DynamicsModel, data: Dataset, steps: Tensor, share: float = 0.01) -> Any:
-    """Where one-step error lies: (by dimension, by contact), on ``steps`` (M,) of D.
+def tail_table(
+    model: DynamicsModel, data: Dataset, steps: Tensor, share: float = 0.01
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Where one-step error lies, on ``steps`` (M,) of D: by dimension, and by constraint.
 
-    The first has columns dimension, "all steps" and "worst steps": the part of the squared error
-    that each dimension carries. The second has columns contact (lands, lifts off, stays down, in
-    the air), steps (their share of all), worst (of the worst ``share``), error (of all error).
+    The first table has columns dimension, "all steps" and "worst steps": the part of the squared
+    error that each dimension carries. The second has columns constraint, steps (their share of
+    all), worst (of the worst ``share``), error (their part of the squared error).
     """
     last = torch.zeros(len(data), dtype=torch.bool)
     last[data.bounds[:, 1] - 1] = True
@@ -144,23 +154,32 @@ def tail_table(model: DynamicsModel, data: Dataset, steps: Tensor, share: float 
         "all steps": square.sum(0) / square.sum(),
         "worst steps": square[worst].sum(0) / square[worst].sum(),
     }
-    by_dimension = pd.DataFrame({"dimension": HOPPER, **shares})
-    known = data.simulator_states
-    assert known is not None  # local datasets keep them
-    before, after = (
-        touching(data.task.robot, known[steps]),
-        touching(data.task.robot, known[steps + 1]),
-    )
-    kinds = {
-        "lands": ~before & after, "lifts off": before & ~after, "stays down": before & after,
-        "in the air": ~before & ~after,
-    }  # fmt: skip
-    rows = [
-        (name, *(float(x) for x in (kind.float().mean(), kind[worst].float().mean(),
-                                    total[kind].sum() / total.sum())))
-        for name, kind in kinds.items()
-    ]  # fmt: skip
-    return by_dimension, pd.DataFrame(rows, columns=["contact", "steps", "worst", "error"])
+    rows = []
+    for name, kind in _constraint_kinds(data, steps).items():
+        parts = kind.float().mean(), kind[worst].float().mean(), total[kind].sum() / total.sum()
+        rows.append((name, *(float(part) for part in parts)))
+    by_constraint = pd.DataFrame(rows, columns=["constraint", "steps", "worst", "error"])
+    return pd.DataFrame(
+        {"dimension": HOPPER, **{k: v.tolist() for k, v in shares.items()}}
+    ), by_constraint
+
+
+def _constraint_kinds(data: Dataset, steps: Tensor) -> dict[str, Tensor]:
+    """Every step under one name, by the constraints at its two ends: name -> (M,) bool."""
+    known, robot = data.simulator_states, data.task.robot
+    check(known is not None, "dataset", data.key.id, "one that keeps simulator states")
+    assert known is not None  # as checked; for the type
+    contact, limit = active_constraints(robot, known[steps])
+    contact_after, limit_after = active_constraints(robot, known[steps + 1])
+    ground, joint = contact ^ contact_after, (limit ^ limit_after)
+    still = ~ground & ~joint
+    return {
+        "lands or lifts off": ground,
+        "limit begins or ends": joint & ~ground,
+        "on the ground": still & contact,
+        "joint at its limit": still & ~contact & limit,
+        "free": still & ~contact & ~limit,
+    }
 
 
 # -- figures
@@ -205,7 +224,7 @@ def draw_bounds(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("05_tail")
 def draw_tail(table: pd.DataFrame) -> Figure:
-    """Which dimensions, and which contacts, the squared error comes from."""
+    """Which dimensions the squared error is in, and which constraints act in the worst steps."""
     figure, panels = plotting.panels(2, 4.1, 3.3)
     series = {"all steps": "data", "worst steps": "BC"}
     for axes, (kind, part) in zip(panels, table.groupby("by", sort=False), strict=True):
