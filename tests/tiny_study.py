@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from uepo_lib import ppo, profiles
+from uepo_lib.experiments import epsilon
 from uepo_lib.methods.uepo import uepo
 from uepo_lib.stages import Study
 
@@ -41,11 +42,15 @@ TINY = replace(
     curve_episodes=1,
     curve_points=2,
 )
+TINY_GRID = epsilon.EpsilonGrid(
+    size=200, epochs=4, hidden=(8, 8), sequences=16, epsilons=(0.01, 1e6), controls=(0.01,), ahead=3
+)
 
 
 def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
     """The profile "tiny", and folders of the test's own, whatever the environment says."""
     patch.setitem(profiles.PROFILES, "tiny", TINY)
+    patch.setitem(epsilon.GRIDS, "tiny", TINY_GRID)
     patch.setenv("UEPO_RESULTS", str(results))
     patch.setenv("MINARI_DATASETS_PATH", str(data))
     patch.setenv("UEPO_PRETRAINED", "0")

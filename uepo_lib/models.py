@@ -196,7 +196,9 @@ class Models(Workbench):
             return _load(dynamics.build(cfg, *sizes), run)
 
         parents: tuple[Product[Any], ...] = (*extra, start) if start else extra
-        config = {**asdict(cfg), "warm": start is not None}
+        config: dict[str, Any] = {**asdict(cfg), "warm": start is not None}
+        if chosen := [dict(e.config) for e in extra if e.config]:
+            config["extra"] = chosen  # what was taken from a run that offers more
         modules = (datasets, dynamics)
         return self.stage("dynamics", config, produce, read, modules, parents, "about 3 min")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from uepo_lib import profiles, sweep, tasks
+from uepo_lib.experiments import epsilon
 from uepo_lib.methods.bc import bc
 from uepo_lib.methods.uepo import uepo
 from uepo_lib.stages import Product, Study, load_all
@@ -67,6 +68,11 @@ def _simulated(study: Study) -> None:
     _ = study.synthesise(guided, study.dynamics(), transitions="simulator", ratio=0.1).run
 
 
+def _epsilon(study: Study) -> None:
+    """E2: every ε on one pool of trajectories (05)."""
+    _ = epsilon.measure(study.seed, study.profile).run
+
+
 def _uepo(study: Study) -> None:
     uepo(study)
 
@@ -76,7 +82,7 @@ def _bc(study: Study) -> None:
 
 
 MODELS = {name: _models(name) for name in ("dynamics", "diffusion_policy", "critic", "clone")}
-METHODS = {"uepo": _uepo, "sub_policies": _sub_policies, "bc": _bc}
+METHODS = {"uepo": _uepo, "epsilon": _epsilon, "sub_policies": _sub_policies, "bc": _bc}
 ONE_SEED = {"guided": _guided, "simulated": _simulated}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from uepo_lib.datasets import Transitions
+from uepo_lib.datasets import Batch, Dataset, Transitions
 from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.errors import check
 
@@ -117,6 +117,18 @@ def rollout(
     columns = [torch.stack(column, 1) for column in zip(*rows, strict=True)]
     order = torch.arange(indices.numel(), device=window.device).view(shape).T.flatten()
     return Trajectories(*(column[order] for column in columns))
+
+
+def logged_sequences(dataset: Dataset, steps: Tensor | None, count: int, ahead: int) -> Batch:
+    """Real sequences with s_{t−1}, s_t and ``ahead`` states after: at most ``count`` of those that
+    begin in ``steps`` (anywhere, if None) and not at an episode's first state."""
+    windows = dataset.windows(2, ahead + 1)
+    usable = windows.now > windows.first
+    if steps is not None:
+        usable &= torch.isin(windows.now, steps)
+    index = usable.nonzero().flatten()
+    order = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))
+    return windows.batch(index[order[:count]])
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from uepo_lib.augmentation import (
     AugmentationConfig,
     gaussian_kl,
     moment_matched,
-    reference_costs,
     step_costs,
 )
 from uepo_lib.datasets import Batch, Dataset, Transitions
@@ -102,15 +101,8 @@ def pendulum_table(seed: int, angles: int = 41) -> pd.DataFrame:
 def sequences(
     dataset: Dataset, steps: Tensor | None = None, count: int = 2048, ahead: int = STEPS
 ) -> Batch:
-    """Real sequences with s_{t−1}, s_t and ``ahead`` states after: at most ``count`` of those that
-    begin in ``steps`` (anywhere, if None) and not at an episode's first state."""
-    windows = dataset.windows(2, ahead + 1)
-    usable = windows.now > windows.first
-    if steps is not None:
-        usable &= torch.isin(windows.now, steps)
-    index = usable.nonzero().flatten()
-    order = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))
-    return windows.batch(index[order[:count]])
+    """Real sequences for the open-loop errors; see ``rollouts.logged_sequences``."""
+    return rollouts.logged_sequences(dataset, steps, count, ahead)
 
 
 def physical_velocity(now: Tensor, data: Dataset, steps: int) -> Tensor:
@@ -167,15 +159,6 @@ def fit_numbers(model: DynamicsModel, held: Transitions) -> dict[str, float]:
         "mean NLL": float(nll.mean()),
         "blind Gaussian": float(blind.mean()),
     }
-
-
-def real_excess(model: DynamicsModel, batch: Batch, cfg: AugmentationConfig) -> Tensor:
-    """The filter's excess cost of real sequences over their own median: (M,) nats a dimension."""
-    states = torch.cat([batch.past[:, -1:], batch.future[:, :-1]], 1)
-    actions = batch.actions[:, : batch.future.shape[1]]
-    flat = (x.flatten(0, 1) for x in (states, actions, batch.future))
-    costs = step_costs(model, cfg, *flat).view(states.shape[:2]).mean(1)
-    return costs - reference_costs(model, batch.past, batch.actions, batch.future, cfg)[-1]
 
 
 def acceptance_table(excess: Mapping[str, Tensor]) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""The experiments, one module each: a frozen config in, a tidy table out."""
