@@ -109,6 +109,7 @@ class EmbeddingConfig:
     num_updates: int = 1_000
     batch_size: int = 64
     learning_rate: float = 3e-4
+    embedding_lr: float = 3e-2  # of the n embeddings, which start at 0
     num_terms: int = 8  # of the bound's K, drawn anew for every batch
 
     def __post_init__(self) -> None:
@@ -117,7 +118,8 @@ class EmbeddingConfig:
         if self.diversity not in get_args(Diversity):
             raise unknown("diversity", self.diversity, get_args(Diversity))
         check(self.alpha >= 0, "alpha", self.alpha, "not negative")
-        check(self.learning_rate > 0, "learning_rate", self.learning_rate, "positive")
+        for name in ("learning_rate", "embedding_lr"):
+            check(getattr(self, name) > 0, name, getattr(self, name), "positive")
 
 
 class Draws:
@@ -125,7 +127,6 @@ class Draws:
 
     def __init__(self, model: EmbeddedModel, rows: int, num_terms: int, g: torch.Generator) -> None:
         total, shape, device = model.config.num_train_steps, model.action_shape, model.device
-        check(num_terms <= total, "num_terms", num_terms, f"at most K = {total}")
         self.member = torch.randint(model.n, (rows,), generator=g, device=device)
         self.steps = torch.randperm(total, generator=g, device=device)[:num_terms]
         self.epsilon = torch.randn(num_terms, rows, *shape, generator=g, device=device)
@@ -164,23 +165,37 @@ def train_embedding(
     windows: SequenceWindows,
     *,
     seed: int,
+    assigned: Tensor | None = None,
     recorder: Recorder | None = None,
     progress: bool = True,
 ) -> EmbeddedModel:
     """Maximise J from ``model`` on, every row for a member drawn at random; the moving average.
 
-    Members, minibatches and noise are the same for every form. Rows see no future states.
+    ``assigned`` (len(windows),) long says which member learns from which window in place of the
+    draw: a control that knows the modes. Members, minibatches and noise are the same for every
+    form. Rows see no future states.
     """
+    total = model.config.num_train_steps
+    check(cfg.num_terms <= total, "num_terms", cfg.num_terms, f"at most K = {total}")
+    if assigned is not None:
+        check(len(assigned) == len(windows), "assigned", len(assigned), f"{len(windows)} long")
     trained = EmbeddedModel(model, cfg.num_members)
     device, size = model.device, model.action_shape[0] * model.action_shape[1]
     ema = AveragedModel(trained, multi_avg_fn=ema_update(model.config.ema_decay))
-    optimiser = torch.optim.Adam(trained.parameters(), lr=cfg.learning_rate, fused=True)
+    shared = [p for name, p in trained.named_parameters() if name != "embedding"]
+    groups: list[dict[str, Any]] = [
+        {"params": shared},
+        {"params": [trained.embedding], "lr": cfg.embedding_lr},
+    ]
+    optimiser = torch.optim.Adam(groups, lr=cfg.learning_rate, fused=True)
     generator = torch.Generator(device).manual_seed(zlib.crc32(f"embedding/{seed}".encode()))
 
     def update(step: int) -> Metrics:
         index = torch.randint(len(windows), (cfg.batch_size,), generator=generator, device=device)
         batch = windows.batch(index)
         draws = Draws(trained, cfg.batch_size, cfg.num_terms, generator)
+        if assigned is not None:
+            draws.member = assigned[index]
         context = trained.encode(batch.past)
         likelihood, term = objective(cfg.diversity, trained, batch.actions, context, draws)
         loss = -(likelihood + cfg.alpha * term).mean() / size  # in nats a dimension
