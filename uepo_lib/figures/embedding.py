@@ -62,10 +62,12 @@ def describe_embedding(model: EmbeddedModel, toy: Doors, alpha: float) -> dict[s
     shares = torch.nn.functional.one_hot(heading, toy.num_modes).float().mean(dim=1)
     around = plans - toy.means(states)[torch.arange(len(states)), heading]
     middle = around.mean(dim=1).flatten(1) / toy.std
-    cross = member_log_likelihood(model, plans.flatten(0, 1), past.repeat(n, 1, 1), seed=3)
+    cross = member_log_likelihood(
+        model, plans.flatten(0, 1), past.repeat(n, 1, 1), seed=3, num_draws=2
+    )
     cross = cross.unflatten(1, (n, -1))  # [j, i, b]
     new = toy.sample(states, toy.modes[: len(states)], torch.Generator().manual_seed(4))
-    log_probs = member_log_likelihood(model, new, past, seed=5)
+    log_probs = member_log_likelihood(model, new, past, seed=5, num_draws=2)
     return {
         "doors": doors_reached(toy, plans, states),
         "persistence": float(shares.amax(dim=1).mean()),
