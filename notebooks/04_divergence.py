@@ -28,7 +28,7 @@
 #
 # **Inputs.** The diffusion policy of notebook 02 on Hopper-medium, seed 0.
 #
-# **Outputs.** Five figures and their tables, all named `04_*`.
+# **Outputs.** Eight figures and their tables, all named `04_*`.
 
 # %% tags=["parameters"]
 profile: str | None = None  # None: $UEPO_PROFILE, else laptop
@@ -43,13 +43,16 @@ from IPython.display import Markdown
 from torch.distributions import Normal
 
 from uepo_lib import divergence as dv
-from uepo_lib import notebook, statistics, toys
+from uepo_lib import diversity, notebook, statistics, toys
+from uepo_lib.figures import diversity as forms
+from uepo_lib.figures import embedding as members
 from uepo_lib.figures import mechanisms
 from uepo_lib.stages import Study
 from uepo_lib.subpolicies import equal_power_controls
 
 # %%
 drawn = ["gaits", "perturbation", "toy_guidance", "hopper_divergence", "hopper_returns"]
+drawn += ["diversity_objective", "diversity_gaussians", "diversity_embedding"]
 outputs = [path for d in drawn for path in (f"figures/04_{d}.png", f"tables/04_{d}.csv")]
 here = notebook.start("04_divergence", profile, outputs)
 
@@ -373,9 +376,30 @@ Markdown(
 # noise, a sub-policy is a point mass, and the ratio is undefined; with the noise integrated out
 # all share one θ, and the ratio is exactly 1, its logarithm 0. So α = 0 here by default (A5).
 #
-# For policies with parameters of their own, Gaussians for example, the term exists, and it
-# matters what the gradient flows through. If the denominator is a constant (detached), it has no
-# gradient, and the term repeats the first one: cloning with a larger step, and no diversity.
+# For policies with parameters of their own, Gaussians for example, the term exists. It comes in
+# three forms, each a line of `uepo_lib/diversity.py` over log-probabilities of n members:
+#
+# | form | on | the line |
+# |---|---|---|
+# | `printed_term` | data | `log_p - maximum(log_p, best_of_others(log_p).detach())` |
+# | `shipped_term` (Uni-O4's code) | data | `log_p - best_of_others(log_p).detach()` |
+# | `separating_term` (ours) | samples a ~ π^i | `own - (of_all.logsumexp(0) - log(n))` |
+#
+# Three samples and two members, small enough for a pencil:
+
+# %% tags=["nbval-check-output"]
+small = torch.tensor([[0.0, -1.0, -4.0], [-2.0, -1.5, -1.0]])
+print("printed\n", diversity.printed_term(small).numpy())
+print("shipped\n", diversity.shipped_term(small).numpy())
+own_share = diversity.separating_term(small[0], small)
+print("separating, were the samples member 0's:", own_share.numpy().round(3))
+assert own_share.max() <= torch.tensor(2.0).log()
+
+# %% [markdown]
+# ### What the gradient sees
+#
+# It matters what the gradient flows through. If the denominator is a constant (detached), it has
+# no gradient, and the term repeats the first one: cloning with a larger step, and no diversity.
 
 # %%
 generator = torch.Generator().manual_seed(0)
@@ -412,6 +436,172 @@ assert (log_p(one) - best).mean() < 0 and 0 < int(behind.sum()) < len(behind)
 # %% [markdown]
 # The term is never positive, and 0 when no member is behind on any sample: summed over members it
 # is largest when all are equal. As printed it rewards agreement.
+#
+# A larger step may still be something. Adam, however, divides a gradient by its own size, so that
+# a constant factor drops out. Train four Gaussians on the four doors, 100 steps of Adam in double
+# precision, its ε next to 0, without weight decay and without clipping the gradient.
+#
+# **Expectation.** With the shipped form every parameter is that of plain cloning, to rounding and
+# at any α. With the printed form it is not.
+
+# %%
+adam = forms.adam_table(toy, (0.0, 0.1, 10.0))
+apart = adam.set_index(["form", "alpha"])["difference"]
+assert apart["shipped"].max() < 1e-10 < 1e-3 < apart["printed"][[0.1, 10.0]].min()
+adam
+
+# %% [markdown]
+# `difference` is the largest gap between any parameter and plain cloning's; `moved` is how far
+# cloning itself carried a parameter from where it began. Published ensembles owe their diversity
+# to their initial weights: the code gives all members the same minibatches, and so does
+# `diversity.train_ensemble`.
+#
+# ### What is largest where
+#
+# Two members N(−δ, 1) and N(δ, 1), and data from N(0, 1). With the expected distance from the
+# mean, E|a| = √(2/π), everything is a closed form. Per member, less its value at δ = 0,
+#
+# $$J_{printed} = -\frac{\delta^2}{2} - \alpha\,\delta\sqrt{2/\pi}, \qquad
+# J_{separating} = -\frac{\delta^2}{2} + \alpha\, \mathrm{JS}(\delta), \qquad
+# \mathrm{JS}(\delta) \approx \frac{\delta^2}{2}.$$
+#
+# JS is the Jensen–Shannon divergence of the two, the mean of `separating_term` on their samples.
+# As printed, J is largest at δ = 0 for every α. In the separating form two parabolas compete, and
+# equal members stop being the best at α = 1.
+
+# %%
+here.draw("04_diversity_objective", forms.objective_table((0.5, 1.0, 2.0)), task="closed form")
+
+# %% tags=["nbval-check-output"]
+curve = forms.objective_table((0.0, 0.5, 0.9, 1.1, 2.0, 10.0))
+best_delta = curve.loc[curve.groupby(["form", "alpha"])["gain"].idxmax()]
+print(best_delta.set_index("form")[["alpha", "delta", "js"]].round(3).abs())
+assert (best_delta[best_delta["form"] == "printed"]["delta"] == 0).all()
+beyond = best_delta[best_delta["form"] == "separating"].set_index("alpha")["delta"]
+assert (beyond[:0.9] == 0).all() and (beyond[1.1:] > 0).all() and beyond.is_monotonic_increasing
+assert curve["js"].max() <= torch.tensor(2.0).log()
+
+# %% [markdown]
+# The threshold is no accident of this example. Where all members fit the data best, the curvature
+# of the likelihood is minus the Fisher information, for a Gaussian whatever the data are. The
+# curvature of the divergence is plus the Fisher information. So at Uni-O4's α = 0.1 even the form
+# that separates should separate nothing.
+#
+# ### Gaussians on the four doors
+#
+# Ensembles of four, several seeds, each form against α. A set of walks *reaches* a door if one of
+# them ends nearer to it than to where it began; means are judged.
+#
+# **Expectation.** Printed and shipped stay where cloning is, the printed form a little closer
+# together. The separating form departs at α = 1 and pays in likelihood. It does not find doors: of
+# the data, a Gaussian's likelihood knows the mean and the variance, which point to no door.
+
+# %%
+quick = here.profile == "smoke"
+kl_seeds = range(2 if quick else 5)
+alphas = (0.1, 10.0) if quick else (0.1, 0.5, 1.0, 2.0, 10.0)
+gaussians = forms.gaussian_table(toy, alphas, kl_seeds, num_updates=40 if quick else 300)
+here.draw("04_diversity_gaussians", gaussians, task="toy, four doors", seeds=list(kl_seeds))
+
+# %%
+gaussians.groupby(["form", "alpha"], sort=False).mean().drop(columns="seed").round(3)
+
+
+# %%
+def gains(table, column, one, other, margin=0.0):
+    """``one`` less ``other``, both (form, α), by seed, less the margin named beforehand."""
+    pairs = zip(forms.of(table, column, *one), forms.of(table, column, *other), strict=True)
+    return [a - b - margin for a, b in pairs]
+
+
+log_n, clone = float(torch.tensor(4.0).log()), ("none", 0.0)
+asked = {
+    "Separating, α = 10, above cloning, divergence": ("js", ("separating", 10.0), clone, 0.0),
+    "Separating, α = 0.1, by a tenth of log n": ("js", ("separating", 0.1), clone, log_n / 10),
+    "Separating, α = 10, half a door more": ("doors", ("separating", 10.0), clone, 0.5),
+    "Cloning further apart than printed, α = 10": ("distance", clone, ("printed", 10.0), 0.0),
+}
+rows = [f"- *{what}:* {statistics.verdict(gains(gaussians, *how))}" for what, how in asked.items()]
+Markdown("**Verdict**, paired by seed, 95 % intervals:\n\n" + "\n".join(rows))
+
+# %%
+assert gaussians["js"].max() <= log_n + 1e-6
+shipped = max(abs(g) for g in gains(gaussians, "js", ("shipped", 10.0), clone))
+assert shipped < 0.01
+if not quick:
+    assert min(gains(gaussians, "js", ("separating", 10.0), clone)) > 0.5
+    assert max(gains(gaussians, "js", ("separating", 0.1), clone)) < 0.1 * log_n
+    assert gaussians["doors"].max() < 1
+
+# %% [markdown]
+# ### A diffusion policy with embeddings
+#
+# A diffusion model knows the doors. To give its sub-policies distributions of their own, each gets
+# an embedding e_i, added to the vector that scales and shifts every layer (FiLM); all other weights
+# are shared (`uepo_lib/embedding.py`). Embeddings start at zero on a trained model, which is then
+# that model n times. In place of log p^i stands the variational bound, with the same noise for all
+# members.
+#
+# Four embeddings, from fresh noise, under each form. *Persistence* is the share of states in which
+# a member heads for its own favourite door; 1/4 is none. The control is told: member m learns from
+# the walks to door m only.
+#
+# **Expectation.** Only the separating form beyond α = 1 makes the members' plans differ. If it
+# does so by doors, four members reach at least half a door more than without it.
+
+# %%
+tried = [("none", 0.0), ("printed", 2.0), ("shipped", 2.0)]
+tried += [("separating", alpha) for alpha in ((2.0,) if quick else (0.5, 2.0))]
+tried += [(members.ORACLE, 0.0)]
+updates = (40, 15) if quick else (500, 200)  # of the plain model, of the embeddings
+embedded = members.embedding_table(toy, tried, kl_seeds, *updates)
+here.draw("04_diversity_embedding", embedded, task="toy, four doors", seeds=list(kl_seeds))
+
+# %%
+embedded.groupby(["form", "alpha"], sort=False).mean().drop(columns="seed").round(2)
+
+# %%
+two = ("separating", 2.0)
+asked = {
+    "Separating, α = 2, above cloning, divergence of plans": ("js", two, clone, 0.0),
+    "Printed, α = 2, above cloning, divergence of plans": ("js", ("printed", 2.0), clone, 0.0),
+    "Separating, α = 2, half a door more": ("doors", two, clone, 0.5),
+    "Told its door, half a door more": ("doors", (members.ORACLE, 0.0), clone, 0.5),
+}
+rows = [f"- *{what}:* {statistics.verdict(gains(embedded, *how))}" for what, how in asked.items()]
+Markdown("**Verdict**, paired by seed, 95 % intervals:\n\n" + "\n".join(rows))
+
+# %%
+at = embedded.groupby(["form", "alpha"])[["js", "mode_js", "offset", "nll", "objective"]].mean()
+plain, apart, told = (at.loc[which] for which in (clone, two, (members.ORACLE, 0.0)))
+Markdown(
+    f"**Result, {len(kl_seeds)} seeds.** The separating form reaches {apart.js / log_n:.0%} of "
+    f"log n in plans and {apart.mode_js / log_n:.1%} in doors. The mean plans of two members, "
+    f"around a mode, lie {apart.offset:.1f} standard deviations of the data apart "
+    f"(cloning: {plain.offset:.1f}), which costs {apart.nll - plain.nll:.1f} nats of likelihood a "
+    f"plan. To be told a door costs {told.nll - plain.nll:.0f}; the printed J, at α = 2, is "
+    f"{plain.objective:.0f} for cloning, {apart.objective:.0f} for the separating form and "
+    f"{told.objective:.0f} for the control that holds a door each."
+)
+
+# %%
+assert embedded[["js", "mode_js"]].max().max() <= log_n + 1e-5
+if not quick:
+    assert min(gains(embedded, "js", two, clone)) > 0.5
+    assert max(forms.of(embedded, "mode_js", *two)) < 0.2
+    assert min(forms.of(embedded, "persistence", members.ORACLE, 0.0)) > 0.9
+    assert at["objective"].idxmin() == (members.ORACLE, 0.0)
+
+# %% [markdown]
+# **What to see.** The first panel is what the term asks for, and beyond α = 1 the separating form
+# delivers it. The second shows that none of it is doors. Members differ by an *offset*
+# within every mode: summed over all steps of a plan, small shifts tell any two of them apart at a
+# small price in likelihood. Giving up a door costs more, since E_D[log p^i] charges every member
+# for every walk in the data that it cannot explain. Of all rows, the one that reaches all four
+# doors has the lowest J.
+#
+# A divergence of distributions is not a divergence of behaviour. This is the toy's version of what
+# div did with noise: the objective is met in the cheapest way, and the cheapest way is no new mode.
 #
 # ## What fails
 #

@@ -47,7 +47,7 @@ def log_likelihood_bound(
     """
     total, size = model.config.num_train_steps, actions[0].numel()
     context = condition if isinstance(condition, Context) else model.encode(condition)
-    snr = _snr(model)
+    snr = signal_to_noise(model)
     steps = torch.arange(1, total)
     if num_terms is not None:
         check(1 <= num_terms <= total - 1, "num_terms", num_terms, f"in 1 .. K - 1 = {total - 1}")
@@ -92,7 +92,7 @@ def _estimate(
     return model.predict_x0(model.schedule.add_noise(x0, noise, step), step, context)
 
 
-def _snr(model: DiffusionModel) -> Tensor:
+def signal_to_noise(model: DiffusionModel) -> Tensor:
     """SNR_0 .. SNR_{K−1}: (K,)."""
     k = torch.arange(model.config.num_train_steps, device=model.device)
     return (model.schedule.alpha(k) / model.schedule.sigma(k)).square().flatten()

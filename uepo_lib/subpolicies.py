@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from uepo_lib.denoisers import Context
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.divergence import Guidance, GuidanceConfig
 from uepo_lib.errors import UsageError, check
@@ -123,17 +124,17 @@ class SubPolicies:
     def select(self, i: int) -> SubPolicies:
         """Sub-policy i alone; guidance is off from here on, having no neighbours (A3)."""
         check(0 <= i < self.n, "i", i, f"in 0 .. {self.n - 1}")
-        return self._with(noise=self.noise[i : i + 1], kappa=self.kappa[i : i + 1], guidance=None)
+        return self._take(slice(i, i + 1), None)
 
     def with_guidance(self, guidance: Guidance | None) -> SubPolicies:
         """The same sub-policies, guided otherwise."""
-        return self._with(noise=self.noise, kappa=self.kappa, guidance=guidance)
+        return self._take(slice(None), guidance)
 
-    def _with(self, *, noise: Tensor, kappa: Tensor, guidance: Guidance | None) -> SubPolicies:
+    def _take(self, which: slice, guidance: Guidance | None) -> SubPolicies:
         return SubPolicies(
             self.model,
-            noise,
-            kappa,
+            self.noise[which],
+            self.kappa[which],
             action_horizon=self.action_horizon,
             num_denoising_steps=self.num_denoising_steps,
             guidance=guidance,
@@ -154,16 +155,21 @@ class SubPolicies:
             return own.movedim(-1, 0)
         batch = states.shape[1]
         x = self._start(batch, generator)
-        actions = self.model.sample(x, states.flatten(0, 1), self.num_denoising_steps)
+        context = self._contexts(self.model.encode(states.flatten(0, 1)))
+        actions = self.model.sample(x, context, self.num_denoising_steps)
         return actions.unflatten(0, (self.n, batch))
 
     @torch.no_grad()
     def plan_shared(self, past: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Whole sequences, all sub-policies in the same states: (B, T_o, S) -> (n, B, T, A)."""
-        context = self.model.encode(past).repeat(self.n)
+        context = self._contexts(self.model.encode(past).repeat(self.n))
         x = self._start(len(past), generator)
         actions = self.model.sample(x, context, self.num_denoising_steps, self.guidance)
         return actions.unflatten(0, (self.n, len(past)))
+
+    def _contexts(self, context: Context) -> Context:
+        """What the sub-policies see of n·B states, one after another; here all see alike."""
+        return context
 
     def _start(self, batch: int, generator: torch.Generator | None) -> Tensor:
         """κ ε_i for every row: (n·B, T, A)."""
@@ -221,7 +227,7 @@ def equal_power_controls(guided: SubPolicies, past: Tensor) -> dict[str, SubPoli
         sigmas.append(guidance.sigma(x0.unflatten(0, (guided.n, -1)), step_index))
         return guidance(x0, k, step_index)
 
-    context = guided.model.encode(past).repeat(guided.n)
+    context = guided._contexts(guided.model.encode(past).repeat(guided.n))
     start = guided._start(len(past), None)
     actions = guided.model.sample(start, context, guided.num_denoising_steps, record)
     plain = guided.model.sample(start, context, guided.num_denoising_steps)
