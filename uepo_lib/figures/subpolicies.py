@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from uepo_lib import plotting
+from uepo_lib.coverage import coverage, null_coverage
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.ensembles import best_of_n, between_sd
 from uepo_lib.figures.policy import MODE_COLOURS
 from uepo_lib.runs import Run
 from uepo_lib.stages import Study
 from uepo_lib.subpolicies import SubPolicies
-from uepo_lib.toys import Doors, coverage, null_coverage
+from uepo_lib.toys import Doors
 
 ZERO, FRESH = "κ = 0", "fresh, κ = 1"
 
@@ -29,9 +30,11 @@ ZERO, FRESH = "κ = 0", "fresh, κ = 1"
 def coverage_table(toy: Doors, modes: Tensor, sizes: Sequence[int]) -> pd.DataFrame:
     """Distinct modes in sets of n sub-policies, beside n independent draws: columns n, found, null.
 
-    ``modes`` (N,) are those of N sub-policies in one state.
+    ``modes`` (N,) are those of N sub-policies in one state, cut into sets of n.
     """
-    rows = [(n, coverage(modes, n), null_coverage(n, toy.num_modes)) for n in sizes]
+    m = toy.num_modes
+    sets = {n: modes[: len(modes) // n * n].view(-1, n).T for n in sizes}
+    rows = [(n, coverage(together, m), null_coverage(n, m)) for n, together in sets.items()]
     return pd.DataFrame(rows, columns=["n", "found", "null"])
 
 
