@@ -27,9 +27,7 @@ def test_nulls_are_the_expectation_over_all_draws(n: int, shares: tuple[float, .
     draws, probability = all_draws(n, shares)
     size = len(shares)
     found = {
-        f: sum(
-            p * f(draws[:, b : b + 1], size) for b, p in enumerate(probability.tolist())
-        )
+        f: sum(p * f(draws[:, b : b + 1], size) for b, p in enumerate(probability.tolist()))
         for f in (cov.coverage, cov.mode_entropy)
     }
     assert cov.null_coverage(n, shares) == pytest.approx(found[cov.coverage])
