@@ -1,16 +1,9 @@
-"""Notebook 03: which sets of policies reach the toy's modes, and at what price.
-
-All learn from the same walks: diffusion models, Gaussian clones, mixture-density networks. A *kind*
-is a way to make a set of n policies of them. Tables, then figures.
-"""
+"""Notebook 03: which sets of policies reach the toy's modes, and at what price. Tables, then
+figures."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,27 +13,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from uepo_lib import plotting
-from uepo_lib.cloning import CloneConfig, train_clone
-from uepo_lib.coverage import coverage, kept, mode_entropy, null_coverage, persistence
-from uepo_lib.denoisers import DenoiserConfig
-from uepo_lib.diffusion import DiffusionConfig, DiffusionModel, train_diffusion
-from uepo_lib.divergence import (
-    GuidanceConfig,
-    calibrate_threshold,
-    cosine_floor,
-    nearest_neighbour,
+from uepo_lib.coverage import (
+    coverage,
+    kept,
+    mode_entropy,
+    null_coverage,
+    null_entropy,
+    null_persistence,
+    persistence,
 )
-from uepo_lib.mixture_density import MixtureConfig, MixtureDensity, train_mixture
-from uepo_lib.policies import GaussianConfig, GaussianPolicy
+from uepo_lib.divergence import cosine_floor, nearest_neighbour
 from uepo_lib.statistics import mean_interval
-from uepo_lib.subpolicies import SubPolicies, seeded_noise
+from uepo_lib.toy_policies import KINDS, MANY, Planner, Trained, planner
 from uepo_lib.toys import Doors
 
-Planner = Callable[[Tensor, torch.Generator], Tensor]
-"""n policies, each in its own states: (n, B, T_o, S), a generator -> (n, B, T, A)."""
-
-FEW, MANY = 5, 50
-"""Reverse steps: the library's default, and the longest chain."""
 LIMIT = 3.0
 """A plan within this many standard deviations (RMS) of a mode is in it; a trained network is not
 as near as the logged walks."""
@@ -48,118 +34,20 @@ EXECUTED = 2
 """T_a on the toy: replanning after it finds the point where training has seen it start."""
 REPLANNED = 4
 """The n at which replanning is tried."""
-ETA = 0.5
-
-STYLES: dict[str, tuple[str, str]] = {
-    "one model, fixed noise": ("UEPO", "-"),
-    "one model, fresh noise": ("UEPO", ":"),
-    "one model, guided": ("highlight", "-"),
-    f"one model, fixed noise, {FEW} steps": ("UEPO", "--"),
-    f"one model, guided, {FEW} steps": ("highlight", "--"),
-    "n models, one noise": ("model", "-"),
-    "n models, zero noise": ("model", "--"),
-    "mixture, fixed component": ("control", "-"),
-    "mixture, drawn each call": ("control", ":"),
-    "n Gaussians": ("BC", "-"),
-}
-"""Every kind: colour and line. Diffusion kinds take 50 reverse steps where nothing is said."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What learnt from the same walks, one network a seed; ``seconds`` and ``updates`` are those
-    of one training."""
-
-    diffusions: list[DiffusionModel]
-    gaussians: list[GaussianPolicy]
-    mixtures: list[MixtureDensity]
-    seconds: dict[str, float]
-    updates: dict[str, int]
-
-
-def train_all(toy: Doors, count: int, updates: int) -> Trained:
-    """``count`` networks of each kind; Gaussians and mixtures get fewer ``updates``, enough to
-    converge."""
-    process = DiffusionConfig(
-        num_updates=updates, batch_size=128, warmup=50, lr=2e-3, ema_decay=0.98
+STYLES = dict(
+    zip(
+        KINDS,
+        [
+            ("UEPO", "-"), ("UEPO", ":"), ("highlight", "-"), ("UEPO", "--"), ("highlight", "--"),
+            ("model", "-"), ("model", "--"), ("control", "-"), ("control", ":"), ("BC", "-"),
+        ],
+        strict=True,
     )
-    network = DenoiserConfig(
-        backbone="mlp", horizon=toy.horizon, obs_horizon=toy.obs_horizon, d_model=32,
-        hidden=(128, 128),
-    )  # fmt: skip
-    clone = CloneConfig(num_updates=min(updates, 300), batch_size=128, learning_rate=2e-3)
-    gaussian = GaussianConfig(2, 2, toy.obs_horizon, toy.horizon, hidden=(64, 64))
-    mixture = MixtureConfig(num_updates=min(updates, 300))
-    makers: dict[str, Callable[[int], Any]] = {
-        "diffusion": lambda s: train_diffusion(process, network, toy, s, progress=False),
-        "Gaussian": lambda s: train_clone(clone, gaussian, toy, seed=s, progress=False),
-        "mixture": lambda s: train_mixture(mixture, toy, seed=s, progress=False),
-    }
-    made: dict[str, list[Any]] = {}
-    seconds = {}
-    for name, make in makers.items():
-        begin = time.perf_counter()
-        made[name] = [make(seed) for seed in range(count)]
-        seconds[name] = (time.perf_counter() - begin) / count
-    counts = {"diffusion": process, "Gaussian": clone, "mixture": mixture}
-    return Trained(
-        made["diffusion"], made["Gaussian"], made["mixture"], seconds,
-        {name: config.num_updates for name, config in counts.items()},
-    )  # fmt: skip
+)  # fmt: skip
+"""Of every kind: colour and line."""
 
 
-# -- kinds: each makes set number ``j`` of n policies
-
-
-def planner(kind: str, trained: Trained, toy: Doors, j: int, n: int) -> Planner:
-    """Set ``j`` of ``kind``. Nested: the first m of a set of n are the set of m (but for guidance).
-
-    One network makes set j, network j modulo their number; n networks are n of all, in an order
-    that j decides.
-    """
-    order = torch.randperm(len(trained.diffusions), generator=torch.Generator().manual_seed(j))[:n]
-    model = trained.diffusions[j % len(trained.diffusions)]
-    steps = FEW if kind.endswith("steps") else MANY
-    seeded = partial(SubPolicies.from_seeds, model, n, j, num_denoising_steps=steps)
-    if kind == "one model, fresh noise":
-        return seeded(fresh_noise=True, own_generators=True).plan
-    if kind.startswith("one model, guided") and n > 1:
-        return seeded(guidance=_guidance(seeded(), toy)).plan
-    if kind.startswith("one model"):
-        return seeded().plan
-    if kind.startswith("n models"):
-        kappa = 1.0 if kind == "n models, one noise" else 0.0
-        noise = seeded_noise(1, j, model.action_shape)
-        members = [
-            SubPolicies(trained.diffusions[i], noise, kappa, num_denoising_steps=steps)
-            for i in order.tolist()
-        ]
-        return lambda past, _: torch.cat([m.plan(past[i : i + 1]) for i, m in enumerate(members)])
-    if kind == "n Gaussians":
-        clones = [trained.gaussians[i] for i in order.tolist()]
-        return lambda past, _: torch.stack([c.act(p) for c, p in zip(clones, past, strict=True)])
-    fixed = kind == "mixture, fixed component"
-    return _mixture(trained.mixtures[j % len(trained.mixtures)], j, n, fixed)
-
-
-def _guidance(plain: SubPolicies, toy: Doors) -> GuidanceConfig:
-    """τ is the unguided set's median nearest-neighbour div (A4); η as printed, at every step."""
-    states = toy.draw_states(64, torch.Generator().manual_seed(0))
-    floor = cosine_floor(toy.actions)
-    threshold = calibrate_threshold(plain.plan_shared(toy.past(states)), 0.5, floor)
-    return GuidanceConfig(threshold, ETA, floor, "constant")
-
-
-def _mixture(network: MixtureDensity, j: int, n: int, fixed: bool) -> Planner:
-    once = torch.rand(n, 1, generator=torch.Generator().manual_seed(j))
-
-    def plan(past: Tensor, generator: torch.Generator) -> Tensor:
-        shape = past.shape[:2]
-        quantile = once.expand(shape) if fixed else torch.rand(shape, generator=generator)
-        chosen = network.plan(past.flatten(0, 1), quantile.reshape(1, -1))
-        return chosen[0].unflatten(0, shape)
-
-    return plan
+MEASURES = ("coverage", "entropy", "persistence", "kept")
 
 
 # -- tables
@@ -216,17 +104,32 @@ def _headings(toy: Doors, actions: Tensor, places: Tensor) -> Tensor:
 
 
 def interval_table(table: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Means over sets at one n with their 95 % intervals as text, a row a kind."""
-    columns = ["coverage", "entropy", "persistence", "kept"]
-    part = table[table.n == n].groupby("kind", sort=False)[columns]
+    """Means over sets at one n with their 95 % intervals as text, a row a kind; the null first."""
+    same = null_persistence()
+    nulls = dict(zip(MEASURES, (null_coverage(n), null_entropy(n), same, same), strict=True))
+    found = table[table.n == n].groupby("kind", sort=False)[list(MEASURES)].agg(_shown)
+    null = pd.DataFrame({name: f"{value:.2f}" for name, value in nulls.items()}, index=["null"])
+    return pd.concat([null, found])
 
-    def shown(values: pd.Series) -> str:
-        if values.isna().any():
-            return "–"
+
+def _shown(values: pd.Series) -> str:
+    known = values.dropna()
+    if len(known) < 2:
+        return "–"
+    found = mean_interval(known)
+    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def beside_null(table: pd.DataFrame, n: int) -> pd.Series:
+    """Is each kind's coverage above or below the null of n draws? "level" where its interval
+    holds it."""
+    null = null_coverage(n)
+
+    def place(values: pd.Series) -> str:
         found = mean_interval(values)
-        return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        return "above" if found.low > null else "below" if found.high < null else "level"
 
-    return part.agg(shown)
+    return table[table.n == n].groupby("kind", sort=False)["coverage"].agg(place)
 
 
 def price_table(table: pd.DataFrame, trained: Trained, n: int) -> pd.DataFrame:
