@@ -10,7 +10,13 @@ from torch import Tensor
 
 from uepo_lib.divergence import GuidanceConfig, mean_pairwise
 from uepo_lib.errors import UsageError
-from uepo_lib.subpolicies import REVISION, SubPolicies, equal_power_controls, seeded_noise
+from uepo_lib.subpolicies import (
+    REVISION,
+    SubPolicies,
+    equal_power_controls,
+    own_noise,
+    seeded_noise,
+)
 
 MODEL = small_model()
 PAST = randn(6, 2, 3, seed=5)  # (B, T_o, S)
@@ -97,6 +103,30 @@ def test_fresh_noise_needs_and_follows_a_generator() -> None:
         policies.act(shared(4))
 
 
+def test_own_generators_draw_alone_as_among_others() -> None:
+    two, ten = (build(n, fresh_noise=True, own_generators=True) for n in (2, 10))
+    among = ten.act(shared(10), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        two.act(shared(2), torch.Generator().manual_seed(0)), among[:2], atol=1e-5, rtol=1e-5
+    )
+    alone = ten.select(7).act(shared(1), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(alone, among[7:8], atol=1e-5, rtol=1e-5)
+    generator = torch.Generator().manual_seed(0)
+    calls = torch.stack([ten.act(shared(10), generator) for _ in range(2)])
+    assert torch.equal(calls[0], among) and not torch.allclose(calls[0], calls[1])
+    tensors, rest = ten.state()
+    again = SubPolicies.from_state(MODEL, tensors, json.loads(json.dumps(rest)))
+    assert torch.equal(again.act(shared(10), torch.Generator().manual_seed(0)), among)
+
+
+def test_own_noise_is_white_and_its_members_and_calls_are_independent() -> None:
+    draws = torch.stack([own_noise((3, 4, 5), clock, (40, 8, 2)) for clock in range(50)])
+    assert draws.mean() == pytest.approx(0, abs=0.01) and draws.std() == pytest.approx(1, abs=0.01)
+    rows = draws.flatten(2).flatten(0, 1)  # one a call and member
+    correlation = torch.corrcoef(rows) - torch.eye(len(rows))
+    assert correlation.abs().max() < 5 / rows.shape[1] ** 0.5  # five sigma of 0
+
+
 def test_guidance_is_a_function_of_the_state() -> None:
     policies, states = build(guidance=GUIDED), randn(4, 6, 2, 3)
     plan = policies.plan(states)
@@ -165,6 +195,10 @@ def test_bad_input() -> None:
         build(4).act(shared(3))
     with pytest.raises(UsageError, match="n=1"):
         build(1, guidance=GUIDED)
+    with pytest.raises(UsageError, match="fresh_noise=False"):
+        build(own_generators=True)
+    with pytest.raises(UsageError, match="noise_seeds"):
+        SubPolicies(MODEL, torch.zeros(2, 8, 2), fresh_noise=True, noise_seeds=[1])
     with pytest.raises(UsageError, match="i=4"):
         build(4).select(4)
 

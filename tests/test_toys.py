@@ -81,11 +81,11 @@ def test_exact_sampling_reaches_the_modes_with_their_weights() -> None:
     assert toy.in_support(actions, state).float().mean() > 0.99
 
 
-def test_coverage_of_uniform_draws_is_the_null() -> None:
-    modes = torch.randint(4, (40_000,), generator=torch.Generator().manual_seed(0))
-    for n in (1, 2, 5, 10):
-        assert toys.coverage(modes, n) == pytest.approx(toys.null_coverage(n), abs=0.03)
-    assert toys.coverage(torch.zeros(8, dtype=torch.long), 4) == 1
+def test_headings_are_the_logged_doors_and_none_between_them() -> None:
+    toy = toys.four_modes(WEIGHTS)
+    assert torch.equal(toy.headings(toy.actions, toy.states), toy.modes)
+    still = torch.zeros(3, 8, 2)
+    assert toy.headings(still, torch.zeros(3, 2)).tolist() == [-1, -1, -1]
 
 
 @pytest.mark.parametrize(

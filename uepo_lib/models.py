@@ -128,14 +128,19 @@ class Models(Workbench):
             {"kappa": 0.0, "action_horizon": ACTION_HORIZON},
         )
 
-    def fresh(self, model: Product[DiffusionModel]) -> Product[SubPolicies]:
-        """κ = 1 and new noise at every decision: the null for fixed noise. Evaluate it sampled."""
+    def fresh(self, model: Product[DiffusionModel], n: int | None = None) -> Product[SubPolicies]:
+        """κ = 1 and new noise at every decision: the null for fixed noise. Evaluate it sampled.
+
+        ``n`` of them each have a generator of their own: their spread is luck (A2).
+        """
+        several = {} if n is None else {"n": n, "own_generators": True}
         return model.derive(
             lambda trained: SubPolicies.from_seeds(
-                trained, 1, self.seed, action_horizon=ACTION_HORIZON, fresh_noise=True
+                trained, n or 1, self.seed, action_horizon=ACTION_HORIZON, fresh_noise=True,
+                own_generators=n is not None,
             ),
-            {"kappa": 1.0, "fresh_noise": True, "action_horizon": ACTION_HORIZON},
-        )
+            {"kappa": 1.0, "fresh_noise": True, "action_horizon": ACTION_HORIZON, **several},
+        )  # fmt: skip
 
     def member(self, policy: Product[SubPolicies], i: int) -> Product[SubPolicies]:
         """Sub-policy i of a set, alone and unguided."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,13 +34,26 @@ def seeded_noise(n: int, seed: int, shape: Sequence[int]) -> Tensor:
     return torch.stack([torch.randn(tuple(shape), generator=generator) for _ in range(n)])
 
 
+def own_noise(seeds: Sequence[int], clock: int, shape: Sequence[int]) -> Tensor:
+    """Standard-normal noise of call ``clock``, member i from a generator of its own: (n, \\*shape).
+
+    A member's draw depends on its seed and the call alone, not on who is drawn beside it.
+    """
+    words = (np.random.SeedSequence((seed, clock)).generate_state(1) for seed in seeds)
+    own = [torch.Generator().manual_seed(int(word[0])) for word in words]
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in own])
+
+
 class SubPolicies:
     """n sub-policies of one diffusion model; a ``Policy`` (see ``policies.py``).
 
     ``noise`` (n, T, A) holds ε_i; ``kappa`` is one temperature or n of them. ``guidance`` sets
     them against each other (A3): each then needs its n − 1 neighbours at its own states, and pays
     for them. With ``fresh_noise`` every call draws new noise in place of ε_i, which makes all n
-    equal in law: the null against which fixed noise is judged.
+    equal in law: the null against which fixed noise is judged. It comes from the generator that
+    :meth:`act` is given or, with ``noise_seeds``, n of them, from a generator of each sub-policy's
+    own: then a sub-policy draws the same alone as among others, and the given generator only says
+    which call it is.
     """
 
     def __init__(
@@ -52,6 +66,7 @@ class SubPolicies:
         num_denoising_steps: int | None = None,
         guidance: Guidance | None = None,
         fresh_noise: bool = False,
+        noise_seeds: Sequence[int] | None = None,
     ) -> None:
         n, shape = len(noise), model.action_shape
         check(tuple(noise.shape[1:]) == shape, "noise", tuple(noise.shape), f"n times {shape}")
@@ -65,6 +80,10 @@ class SubPolicies:
             expected = (n, steps, *model.action_shape)
             check(guidance.xi.shape == expected, "xi", tuple(guidance.xi.shape), f"{expected}")
             check(n >= 2, "n", n, "at least 2 for guidance")
+        if noise_seeds is not None:
+            check(fresh_noise, "fresh_noise", fresh_noise, "True where noise_seeds are given")
+            valid = len(noise_seeds) == n and min(noise_seeds) >= 0
+            check(valid, "noise_seeds", list(noise_seeds), f"n={n} integers, none negative")
         self.model = model
         self.noise = noise.to(model.device)
         self.n = n
@@ -72,6 +91,7 @@ class SubPolicies:
         self.num_denoising_steps = steps
         self.guidance = guidance
         self.fresh_noise = fresh_noise
+        self.noise_seeds = noise_seeds
 
     @classmethod
     def from_seeds(
@@ -85,8 +105,12 @@ class SubPolicies:
         num_denoising_steps: int | None = None,
         guidance: GuidanceConfig | None = None,
         fresh_noise: bool = False,
+        own_generators: bool = False,
     ) -> SubPolicies:
-        """Draw ε_i, and ξ_{i,k} if guided, from ``seed``; the first m of n are those of m."""
+        """Draw ε_i, and ξ_{i,k} if guided, from ``seed``; the first m of n are those of m.
+
+        ``own_generators``, with fresh noise, gives sub-policy i a generator of its own (A2).
+        """
         steps = num_denoising_steps or model.config.num_denoising_steps
         hook = None
         if guidance is not None:
@@ -101,6 +125,7 @@ class SubPolicies:
             num_denoising_steps=steps,
             guidance=hook,
             fresh_noise=fresh_noise,
+            noise_seeds=[(seed << 16) + i for i in range(n)] if own_generators else None,
         )
 
     @classmethod
@@ -139,6 +164,7 @@ class SubPolicies:
             num_denoising_steps=self.num_denoising_steps,
             guidance=guidance,
             fresh_noise=self.fresh_noise,
+            noise_seeds=self.noise_seeds and self.noise_seeds[which],
         )
 
     def act(self, states: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -176,8 +202,15 @@ class SubPolicies:
         noise = self.noise[:, None].expand(-1, batch, -1, -1)
         if self.fresh_noise:
             check(generator is not None, "generator", generator, "given when the noise is fresh")
-            noise = torch.randn(noise.shape, generator=generator, device=noise.device)
+            noise = self._fresh(noise.shape, generator)
         return (self.kappa[:, None, None, None] * noise).flatten(0, 1)
+
+    def _fresh(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+        device = self.noise.device
+        if self.noise_seeds is None:
+            return torch.randn(shape, generator=generator, device=device)
+        clock = int(torch.randint(2**62, (), generator=generator, device=device))
+        return own_noise(self.noise_seeds, clock, shape[1:]).to(device)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What :meth:`from_state` needs beside the model: tensors, and a JSON-able rest."""
@@ -187,6 +220,8 @@ class SubPolicies:
             "num_denoising_steps": self.num_denoising_steps,
             "fresh_noise": self.fresh_noise,
         }
+        if self.noise_seeds is not None:
+            rest["noise_seeds"] = list(self.noise_seeds)
         if self.guidance is not None:
             tensors["xi"] = self.guidance.xi
             rest["guidance"] = asdict(self.guidance.config)

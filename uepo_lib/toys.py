@@ -17,11 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from uepo_lib.coverage import NO_MODE, null_coverage
 from uepo_lib.datasets import Batch
 from uepo_lib.denoisers import Context, DenoiserConfig
 from uepo_lib.diffusion import DiffusionConfig, DiffusionModel
 from uepo_lib.errors import check
 from uepo_lib.schedules import Schedule
+
+__all__ = ["Doors", "exact_model", "four_modes", "gaussian_output_sd", "null_coverage", "two_modes"]
 
 PEAK = 0.6
 """max_t w_t: with doors at (±1, ±1) every noise-free action lies within [−0.84, 0.84]."""
@@ -121,6 +124,11 @@ class Doors:
         """Whether actions are within ``limit`` standard deviations (RMS) of a mode: (..., B)."""
         return self.distance(actions, states) <= limit
 
+    def headings(self, actions: Tensor, states: Tensor, limit: float = 2.0) -> Tensor:
+        """The door of plans that are :meth:`in_support`, −1 of others: (..., B) long."""
+        inside = self.in_support(actions, states, limit)
+        return self.mode_of(actions).where(inside, torch.tensor(NO_MODE))
+
 
 def four_modes(weights: Sequence[float] | None = None, **changes: Any) -> Doors:
     """Doors at the four corners (1, 1), (−1, 1), (−1, −1), (1, −1); equal shares by default."""
@@ -174,21 +182,6 @@ def exact_model(toy: Doors, **changes: Any) -> DiffusionModel:
     cfg = DiffusionConfig(**changes)
     denoiser: Any = MixtureDenoiser(toy, cfg)
     return DiffusionModel(cfg, denoiser)
-
-
-def null_coverage(n: int, modes: int = 4) -> float:
-    """Modes that n independent draws reach on average when all are equally likely.
-
-    M (1 − (1 − 1/M)^n): for four modes 4 (1 − 0.75^n).
-    """
-    return modes * (1 - (1 - 1 / modes) ** n)
-
-
-def coverage(modes: Tensor, n: int) -> float:
-    """Distinct modes in a set of n, averaged over sets of n cut from ``modes`` (N,)."""
-    check(1 <= n <= len(modes), "n", n, f"in 1 .. {len(modes)}")
-    sets = modes[: len(modes) // n * n].view(-1, n)
-    return sum(len(row.unique()) for row in sets) / len(sets)
 
 
 def gaussian_output_sd(model: DiffusionModel, std: float, num_steps: int) -> float:

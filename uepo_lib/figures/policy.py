@@ -45,7 +45,7 @@ def walks_table(toy: Doors, panels: Mapping[str, tuple[Tensor, Tensor]]) -> pd.D
     rows = []
     for panel, (states, actions) in panels.items():
         ways = toy.walk(states, actions)
-        mode = toy.mode_of(actions).where(toy.in_support(actions, states), torch.tensor(-1))
+        mode = toy.headings(actions, states)
         for walk, (way, m) in enumerate(zip(ways.tolist(), mode.tolist(), strict=True)):
             rows += [(panel, walk, t, x, y, m) for t, (x, y) in enumerate(way)]
     return pd.DataFrame(rows, columns=["panel", "walk", "t", "x", "y", "mode"])

@@ -11,16 +11,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from uepo_lib import plotting
+from uepo_lib import plotting, selection
+from uepo_lib.coverage import coverage, null_coverage
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.ensembles import best_of_n, between_sd
 from uepo_lib.figures.policy import MODE_COLOURS
 from uepo_lib.runs import Run
 from uepo_lib.stages import Study
 from uepo_lib.subpolicies import SubPolicies
-from uepo_lib.toys import Doors, coverage, null_coverage
+from uepo_lib.toys import Doors
 
-ZERO, FRESH = "κ = 0", "fresh, κ = 1"
+ZERO, FRESH, NULL = "κ = 0", "fresh", "n × fresh"
+"""Zero noise; κ = 1 with fresh noise; n of those, each with a generator of its own: the null."""
 
 
 # -- tables
@@ -29,9 +31,11 @@ ZERO, FRESH = "κ = 0", "fresh, κ = 1"
 def coverage_table(toy: Doors, modes: Tensor, sizes: Sequence[int]) -> pd.DataFrame:
     """Distinct modes in sets of n sub-policies, beside n independent draws: columns n, found, null.
 
-    ``modes`` (N,) are those of N sub-policies in one state.
+    ``modes`` (N,) are those of N sub-policies in one state, cut into sets of n.
     """
-    rows = [(n, coverage(modes, n), null_coverage(n, toy.num_modes)) for n in sizes]
+    m = toy.num_modes
+    sets = {n: modes[: len(modes) // n * n].view(-1, n).T for n in sizes}
+    rows = [(n, coverage(together, m), null_coverage(n, m)) for n, together in sets.items()]
     return pd.DataFrame(rows, columns=["n", "found", "null"])
 
 
@@ -52,7 +56,7 @@ def mode_shares(
 def returns_table(studies: Sequence[Study], kappas: Sequence[float]) -> tuple[Any, list[Run]]:
     """Every episode's return: columns policy, kappa, seed, member, episode, return; and the runs.
 
-    Zero noise and fresh noise play the profile's evaluation, each κ its shorter one.
+    Zero noise and fresh noise play the profile's evaluation, each set of n its shorter one.
     """
     parts: list[pd.DataFrame] = []
     runs: list[Run] = []
@@ -63,6 +67,8 @@ def returns_table(studies: Sequence[Study], kappas: Sequence[float]) -> tuple[An
             together = study.sub_policies(model, kappa)
             played.append((f"κ = {kappa:g}", kappa, study.evaluate(together, short)))
         played.append((FRESH, 1.0, study.evaluate(study.fresh(model), sampled=True)))
+        null = study.fresh(model, study.budget.num_subpolicies)
+        played.append((NULL, 1.0, study.evaluate(null, short, sampled=True)))
         for name, kappa, evaluation in played:
             returns = evaluation.value.returns.numpy()
             member, episode = np.indices(returns.shape).reshape(2, -1)
@@ -99,6 +105,39 @@ def spread_of_sets(table: pd.DataFrame) -> pd.DataFrame:
         found = [float(means.mean()), float(means.min()), float(means.max()), between_sd(returns)]
         rows.append((name, seed, *found))
     return pd.DataFrame(rows, columns=["policy", "seed", "mean", "worst", "best", "between_sd"])
+
+
+def tuned_table(
+    studies: Sequence[Study], table: pd.DataFrame, kappas: Sequence[float]
+) -> tuple[pd.DataFrame, list[Run]]:
+    """What AM-Q chooses among all (i, κ), and its true return beside what else could be chosen.
+
+    ``table`` holds every candidate's returns (:func:`returns_table`); all are judged by the
+    episodes of the shorter evaluation. ``episodes`` counts what a choice costs in the environment.
+    "best" is chosen by half of the episodes and judged by the rest. Columns seed, choice, kappa,
+    member, return, episodes.
+    """
+    rows, runs = [], []
+    for study in studies:
+        short, n = study.budget.curve_episodes, study.budget.num_subpolicies
+        played = table[(table.seed == study.seed) & (table.episode < short)]
+        sets = {0.0: matrix(played[played.policy == ZERO])}
+        sets |= {k: matrix(played[played.policy == f"κ = {k:g}"]) for k in kappas}
+        model, judge = study.diffusion_policy(), (study.dynamics(), study.critic())
+        chosen = selection.tuned(study, model, *judge, tuple(sets))
+        runs.append(chosen.run)
+        median = int(sets[1.0].mean(1).argsort()[(n - 1) // 2])
+        everyone = torch.cat(list(sets.values()))
+        best = best_of_n(everyone, torch.Generator().manual_seed(0)).fresh
+        picked = [("AM-Q", chosen.kappa, chosen.member, 0), (ZERO, 0.0, 0, 0),
+                  ("median seed", 1.0, median, n * short)]  # fmt: skip
+        for name, kappa, member, cost in picked:
+            value = float(sets[kappa][member].mean())
+            rows.append((study.seed, name, kappa, member, value, cost))
+        rows.append((study.seed, "best", float("nan"), -1, best, everyone.numel()))
+    return pd.DataFrame(
+        rows, columns=["seed", "choice", "kappa", "member", "return", "episodes"]
+    ), runs
 
 
 def best_of_n_table(table: pd.DataFrame) -> pd.DataFrame:

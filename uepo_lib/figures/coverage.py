@@ -1,0 +1,225 @@
+"""Notebook 03: which sets of policies reach the toy's modes, and at what price. Tables, then
+figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from uepo_lib import plotting
+from uepo_lib.coverage import (
+    coverage,
+    kept,
+    mode_entropy,
+    null_coverage,
+    null_entropy,
+    null_persistence,
+    persistence,
+)
+from uepo_lib.divergence import cosine_floor, nearest_neighbour
+from uepo_lib.statistics import mean_interval
+from uepo_lib.toy_policies import KINDS, MANY, Planner, Trained, planner
+from uepo_lib.toys import Doors
+
+LIMIT = 3.0
+"""A plan within this many standard deviations (RMS) of a mode is in it; a trained network is not
+as near as the logged walks."""
+EXECUTED = 2
+"""T_a on the toy: replanning after it finds the point where training has seen it start."""
+REPLANNED = 4
+"""The n at which replanning is tried."""
+STYLES = dict(
+    zip(
+        KINDS,
+        [
+            ("UEPO", "-"), ("UEPO", ":"), ("highlight", "-"), ("UEPO", "--"), ("highlight", "--"),
+            ("model", "-"), ("model", "--"), ("control", "-"), ("control", ":"), ("BC", "-"),
+        ],
+        strict=True,
+    )
+)  # fmt: skip
+"""Of every kind: colour and line."""
+
+
+MEASURES = ("coverage", "entropy", "persistence", "kept")
+
+
+# -- tables
+
+
+def kinds_table(
+    toy: Doors, trained: Trained, sizes: Sequence[int], sets: int, states: int = 32
+) -> pd.DataFrame:
+    """Every kind, n and set: modes reached, how evenly, and whether a policy keeps to its mode.
+
+    Columns kind, n, set, coverage, entropy, persistence, kept, div. ``kept`` is tried at
+    n = :data:`REPLANNED` only. n networks cannot be more than there are.
+    """
+    starts = 0.5 * toy.draw_states(states, torch.Generator().manual_seed(1))
+    rows = []
+    for kind in STYLES:
+        networks = len(trained.diffusions) if kind.startswith("n ") else max(sizes)
+        for n in [n for n in sizes if n <= networks]:
+            for j in range(sets):
+                plan = planner(kind, trained, toy, j, n)
+                rows.append({"kind": kind, "n": n, "set": j} | _measure(toy, plan, starts, n, j))
+    return pd.DataFrame(rows)
+
+
+def _measure(toy: Doors, plan: Planner, starts: Tensor, n: int, j: int) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(j)
+    places = starts.expand(n, -1, -1)
+    actions = plan(_past(toy, places), generator)
+    modes = _headings(toy, actions, places)
+    found = {
+        "coverage": coverage(modes, toy.num_modes),
+        "entropy": mode_entropy(modes, toy.num_modes),
+        "persistence": persistence(modes, toy.num_modes),
+        "kept": float("nan"),
+        "div": float("nan"),
+    }
+    if n > 1:
+        nearest = nearest_neighbour(actions, cosine_floor(toy.actions))[0]
+        found["div"] = float(nearest.mean())
+    if n == REPLANNED:
+        after = places + toy.dt * actions[:, :, :EXECUTED].sum(dim=2)
+        found["kept"] = kept(modes, _headings(toy, plan(_past(toy, after), generator), after))
+    return found
+
+
+def _past(toy: Doors, places: Tensor) -> Tensor:
+    """Windows (n, B, T_o, 2) of points that stand at ``places`` (n, B, 2)."""
+    return toy.past(places.flatten(0, 1)).unflatten(0, places.shape[:2])
+
+
+def _headings(toy: Doors, actions: Tensor, places: Tensor) -> Tensor:
+    found = toy.headings(actions.flatten(0, 1), places.flatten(0, 1), LIMIT)
+    return found.unflatten(0, places.shape[:2])
+
+
+def interval_table(table: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Means over sets at one n with their 95 % intervals as text, a row a kind; the null first."""
+    same = null_persistence()
+    nulls = dict(zip(MEASURES, (null_coverage(n), null_entropy(n), same, same), strict=True))
+    found = table[table.n == n].groupby("kind", sort=False)[list(MEASURES)].agg(_shown)
+    null = pd.DataFrame({name: f"{value:.2f}" for name, value in nulls.items()}, index=["null"])
+    return pd.concat([null, found])
+
+
+def _shown(values: pd.Series) -> str:
+    known = values.dropna()
+    if len(known) < 2:
+        return "–"
+    found = mean_interval(known)
+    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def beside_null(table: pd.DataFrame, n: int) -> pd.Series:
+    """Is each kind's coverage above or below the null of n draws? "level" where its interval
+    holds it."""
+    null = null_coverage(n)
+
+    def place(values: pd.Series) -> str:
+        found = mean_interval(values)
+        return "above" if found.low > null else "below" if found.high < null else "level"
+
+    return table[table.n == n].groupby("kind", sort=False)["coverage"].agg(place)
+
+
+def price_table(table: pd.DataFrame, trained: Trained, n: int) -> pd.DataFrame:
+    """What n policies cost to train and to keep, beside how much they differ; a row a kind.
+
+    Columns updates, seconds (of training), numbers (stored: parameters, and noise where it is
+    kept), div (to the nearest neighbour), modes (covered).
+    """
+    model = trained.diffusions[0]
+    noise = model.action_shape[0] * model.action_shape[1]
+    size = {
+        "diffusion": _numbers(model),
+        "Gaussian": _numbers(trained.gaussians[0]),
+        "mixture": _numbers(trained.mixtures[0]),
+    }
+    guided = n * MANY * noise  # ξ at every step
+    sources: Mapping[str, tuple[str, int, int]] = {
+        "one model, fixed noise": ("diffusion", 1, n * noise),
+        "one model, guided": ("diffusion", 1, n * noise + guided),
+        "n models, one noise": ("diffusion", n, noise),
+        "n models, zero noise": ("diffusion", n, 0),
+        "mixture, fixed component": ("mixture", 1, n),
+        "n Gaussians": ("Gaussian", n, 0),
+    }
+    means = table[table.n == n].groupby("kind")[["div", "coverage"]].mean()
+    rows = {
+        kind: {
+            "updates": networks * trained.updates[source],
+            "seconds": networks * trained.seconds[source],
+            "numbers": networks * size[source] + extra,
+            "div": means.loc[kind, "div"],
+            "modes": means.loc[kind, "coverage"],
+        }
+        for kind, (source, networks, extra) in sources.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _numbers(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+# -- figures
+
+
+@plotting.figure("mode_kinds")
+def mode_kinds(table: pd.DataFrame) -> Figure:
+    """Left: coverage against n beside the null, one line a kind; right: persistence."""
+    figure, (left, right) = plotting.panels(2, width=4.6, height=4.0)
+    sizes = sorted(table.n.unique())
+    grid = np.linspace(min(sizes), max(sizes), 100)
+    left.plot(
+        grid, [null_coverage(n) for n in grid], color="0.6", linewidth=5, alpha=0.5,
+        label=r"null $4(1 - 0.75^n)$",
+    )  # fmt: skip
+    for kind, (colour, line) in STYLES.items():
+        found = _intervals(table[table.kind == kind], "n", "coverage")
+        shade = plotting.COLOURS[colour]
+        left.plot(found.index, found["mean"], line, color=shade, label=kind, linewidth=1.4)
+        left.fill_between(found.index, found.low, found.high, color=shade, alpha=0.15, linewidth=0)
+    left.set_xscale("log", base=2)
+    left.set_xticks(sizes, [str(n) for n in sizes])
+    left.set(xlabel="n policies", ylabel="modes covered (of 4)", ylim=(-0.1, 4.15))
+    _persistence(right, table[table.n == REPLANNED])
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+def _persistence(axes: Axes, table: pd.DataFrame) -> None:
+    """Both kinds of persistence, a row a kind; the null as a line."""
+    axes.axvline(0.25, color="0.6", linewidth=5, alpha=0.5)
+    for column, marker, shift in (("persistence", "o", -0.14), ("kept", "s", 0.14)):
+        found = _intervals(table, "kind", column).reindex(list(STYLES))
+        for place, (kind, row) in enumerate(found.iterrows()):
+            colour = plotting.COLOURS[STYLES[str(kind)][0]]
+            axes.plot([row.low, row.high], [place + shift] * 2, color=colour, linewidth=1.2)
+            axes.plot(row["mean"], place + shift, marker, color=colour, markersize=4.5)
+    axes.plot([], [], "o", color="0.3", markersize=4.5, label="in two states")
+    axes.plot([], [], "s", color="0.3", markersize=4.5, label="after replanning")
+    axes.set_yticks(range(len(STYLES)), list(STYLES), fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"same mode (share), n = {REPLANNED}", xlim=(-0.03, 1.03))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.13), ncols=2)
+
+
+def _intervals(table: pd.DataFrame, by: str, column: str) -> pd.DataFrame:
+    """Mean, low and high over sets, indexed by ``by``."""
+    rows = {}
+    for key, values in table.groupby(by, sort=False)[column]:
+        if values.notna().sum() >= 2:
+            found = mean_interval(values.dropna())
+            rows[key] = {"mean": found.mean, "low": found.low, "high": found.high}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["mean", "low", "high"])
