@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,12 +58,16 @@ _HAND = BehaviourConfig(
     snapshot_every=96_000,
 )
 
+_LONG_HAND = replace(_HAND, ppo=replace(_HAND.ppo, num_env_steps=3_000_000))
+
 AGENTS: dict[str, BehaviourConfig | TQCConfig] = {
     "hopper": BehaviourConfig(PPOConfig(num_env_steps=1_500_000, **_SCALED)),
     "walker2d": BehaviourConfig(PPOConfig(num_env_steps=3_000_000, **_SCALED)),
     "halfcheetah": TQCConfig(),
     "pen": _HAND,
     "door": _HAND,
+    "hammer": _LONG_HAND,
+    "relocate": _LONG_HAND,
 }
 
 
@@ -123,6 +127,12 @@ LEVELS: dict[str, dict[str, Level]] = {
         "early": Snapshot(0, 288_000),
         "medium": Snapshot(0, 480_000),
         "expert": Snapshot(0, 2_502_400),
+        "clone": Clone("expert"),
+    },
+    "hammer": {
+        "early": Snapshot(0, 384_000),
+        "medium": Snapshot(0, 480_000),
+        "expert": Snapshot(0, 1_440_000),
         "clone": Clone("expert"),
     },
 }

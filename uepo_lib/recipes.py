@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from uepo_lib import behaviors
 from uepo_lib.errors import check
-from uepo_lib.hand import DOOR, PEN
-from uepo_lib.tasks import Task
+from uepo_lib.tasks import COLLECTED_HANDS, Task
 
 CONTROLLER = "controller"
 """The level of the maze's waypoint controller, which is no trained policy."""
@@ -78,5 +77,5 @@ def recipe_for(task: Task, num_transitions: int) -> Recipe:
         names = behaviors.replayed(task.robot)
         parts = tuple(Part(name, round(1 / len(names), 6)) for name in names)
     else:
-        parts = (HAND_PARTS if task.robot in (PEN, DOOR) else PARTS)[kind]
+        parts = (HAND_PARTS if task.robot in COLLECTED_HANDS else PARTS)[kind]
     return Recipe(parts, num_transitions, seed=SEEDS.get(kind, 0))
