@@ -203,6 +203,14 @@ def test_bad_input() -> None:
         build(4).select(4)
 
 
+def test_perturbations_and_starts_are_different_draws() -> None:
+    for seed in range(20):
+        policies = SubPolicies.from_seeds(MODEL, 2, seed, guidance=GUIDED)
+        assert policies.guidance is not None
+        xi = policies.guidance.xi.flatten(0, 1)
+        assert not any(torch.equal(x, start) for x in xi for start in policies.noise)
+
+
 def test_golden() -> None:
     found = {
         "plain": build(3).plan(shared(3)),

@@ -8,6 +8,7 @@ zero-noise policy, the same for every i. Sets are nested: the first two of ten a
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -21,7 +22,7 @@ from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.divergence import Guidance, GuidanceConfig
 from uepo_lib.errors import UsageError, check
 
-REVISION = 1
+REVISION = 2
 
 
 def seeded_noise(n: int, seed: int, shape: Sequence[int]) -> Tensor:
@@ -114,8 +115,10 @@ class SubPolicies:
         steps = num_denoising_steps or model.config.num_denoising_steps
         hook = None
         if guidance is not None:
-            # Its own stream: whether a set is guided does not change its ε_i.
-            xi = seeded_noise(n, seed + 2**32, (steps, *model.action_shape)).to(model.device)
+            # Its own stream: whether a set is guided does not change its ε_i. (A seed above 2³²
+            # would not be one: torch keeps the lower 32 bits.)
+            stream = zlib.crc32(f"xi/{seed}".encode())
+            xi = seeded_noise(n, stream, (steps, *model.action_shape)).to(model.device)
             hook = Guidance(guidance, xi)
         return cls(
             model,
