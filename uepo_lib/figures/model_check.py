@@ -54,7 +54,7 @@ class _Rows:
         return None
 
 
-def stopping_table(patience: int, seed: int = 0, updates: int = 1_200) -> pd.DataFrame:
+def stopping_table(patience: int, seed: int = 0, updates: int = 800) -> pd.DataFrame:
     """Held-out error of a pendulum's ensemble with and without ``patience``: columns training
     ("with patience" or "all updates"), step, holdout_error, best_error.
 
