@@ -4,6 +4,7 @@ figures."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -38,8 +39,9 @@ STYLES = dict(
     zip(
         KINDS,
         [
-            ("UEPO", "-"), ("UEPO", ":"), ("highlight", "-"), ("UEPO", "--"), ("highlight", "--"),
-            ("model", "-"), ("model", "--"), ("control", "-"), ("control", ":"), ("BC", "-"),
+            ("UEPO", "-"), ("UEPO", ":"), ("highlight", ":"), ("highlight", "-"), ("UEPO", "--"),
+            ("highlight", "--"), ("model", "-"), ("model", "--"), ("control", "-"),
+            ("control", ":"), ("BC", "-"),
         ],
         strict=True,
     )
@@ -63,44 +65,53 @@ def kinds_table(
     """
     starts = 0.5 * toy.draw_states(states, torch.Generator().manual_seed(1))
     rows = []
-    for kind in STYLES:
+    for kind in KINDS:
         networks = len(trained.diffusions) if kind.startswith("n ") else max(sizes)
-        for n in [n for n in sizes if n <= networks]:
-            for j in range(sets):
-                plan = planner(kind, trained, toy, j, n)
-                rows.append({"kind": kind, "n": n, "set": j} | _measure(toy, plan, starts, n, j))
+        counts = [n for n in sizes if n <= networks]
+        for j in range(sets):
+            made = partial(planner, kind, trained, toy, j)
+            largest = _plans(toy, made(max(counts)), starts, max(counts), j)
+            for n in counts:
+                # a guided set is not a part of a larger one: other neighbours
+                whole = "guided" not in kind or n == max(counts)
+                actions = largest[:n] if whole else _plans(toy, made(n), starts, n, j)
+                found = {"kind": kind, "n": n, "set": j} | _measure(toy, actions, starts)
+                again = made(n) if n == REPLANNED else None
+                rows.append(found | {"kept": _replanned(toy, again, actions, starts, j)})
     return pd.DataFrame(rows)
 
 
-def _measure(toy: Doors, plan: Planner, starts: Tensor, n: int, j: int) -> dict[str, float]:
-    generator = torch.Generator().manual_seed(j)
-    places = starts.expand(n, -1, -1)
-    actions = plan(_past(toy, places), generator)
-    modes = _headings(toy, actions, places)
+def _plans(toy: Doors, plan: Planner, starts: Tensor, n: int, j: int) -> Tensor:
+    return plan(_past(toy, starts.expand(n, -1, -1)), torch.Generator().manual_seed(j))
+
+
+def _measure(toy: Doors, actions: Tensor, starts: Tensor) -> dict[str, float]:
+    modes = toy.headings(actions, starts, LIMIT)
     found = {
         "coverage": coverage(modes, toy.num_modes),
         "entropy": mode_entropy(modes, toy.num_modes),
         "persistence": persistence(modes, toy.num_modes),
-        "kept": float("nan"),
         "div": float("nan"),
     }
-    if n > 1:
+    if len(actions) > 1:
         nearest = nearest_neighbour(actions, cosine_floor(toy.actions))[0]
         found["div"] = float(nearest.mean())
-    if n == REPLANNED:
-        after = places + toy.dt * actions[:, :, :EXECUTED].sum(dim=2)
-        found["kept"] = kept(modes, _headings(toy, plan(_past(toy, after), generator), after))
     return found
+
+
+def _replanned(toy: Doors, plan: Planner | None, actions: Tensor, starts: Tensor, j: int) -> float:
+    """Share of plans whose door is kept where T_a of their actions have led; nan without a plan."""
+    if plan is None:
+        return float("nan")
+    after = starts + toy.dt * actions[:, :, :EXECUTED].sum(dim=2)  # (n, B, 2)
+    later = plan(_past(toy, after), torch.Generator().manual_seed(2**32 + j))
+    heading = toy.headings(later.flatten(0, 1), after.flatten(0, 1), LIMIT)
+    return kept(toy.headings(actions, starts, LIMIT), heading.unflatten(0, after.shape[:2]))
 
 
 def _past(toy: Doors, places: Tensor) -> Tensor:
     """Windows (n, B, T_o, 2) of points that stand at ``places`` (n, B, 2)."""
     return toy.past(places.flatten(0, 1)).unflatten(0, places.shape[:2])
-
-
-def _headings(toy: Doors, actions: Tensor, places: Tensor) -> Tensor:
-    found = toy.headings(actions.flatten(0, 1), places.flatten(0, 1), LIMIT)
-    return found.unflatten(0, places.shape[:2])
 
 
 def interval_table(table: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -148,7 +159,7 @@ def price_table(table: pd.DataFrame, trained: Trained, n: int) -> pd.DataFrame:
     guided = n * MANY * noise  # ξ at every step
     sources: Mapping[str, tuple[str, int, int]] = {
         "one model, fixed noise": ("diffusion", 1, n * noise),
-        "one model, guided": ("diffusion", 1, n * noise + guided),
+        "one model, guided, τ of D": ("diffusion", 1, n * noise + guided),
         "n models, one noise": ("diffusion", n, noise),
         "n models, zero noise": ("diffusion", n, 0),
         "mixture, fixed component": ("mixture", 1, n),
