@@ -321,7 +321,7 @@ if not small:
 
 # %%
 n = 2 if small else 10
-of_ten = sets_of.kinds_table(toy, trained, (n,), sets=many // 3, states=where)
+of_ten = sets_of.kinds_table(toy, trained, (n,), many, where, sets_of.PRICED)
 price = sets_of.price_table(of_ten, trained, n)
 here.table(price.reset_index(names="kind"), "price_of_a_set", task="toy", seeds=[0])
 price.round({"seconds": 1, "div": 2, "modes": 2})

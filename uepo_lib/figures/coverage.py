@@ -3,7 +3,7 @@ figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -33,6 +33,8 @@ LIMIT = 3.0
 as near as the logged walks."""
 EXECUTED = 2
 """T_a on the toy: replanning after it finds the point where training has seen it start."""
+LATER = 1_000_000
+"""Where the seeds of the later plans begin: other draws than the first."""
 REPLANNED = 4
 """The n at which replanning is tried."""
 STYLES = dict(
@@ -49,6 +51,11 @@ STYLES = dict(
 """Of every kind: colour and line."""
 
 
+PRICED = (
+    "one model, fixed noise", "one model, guided, τ of D", "n models, one noise",
+    "n models, zero noise", "mixture, fixed component", "n Gaussians",
+)  # fmt: skip
+"""The kinds whose price is compared."""
 MEASURES = ("coverage", "entropy", "persistence", "kept")
 
 
@@ -56,7 +63,12 @@ MEASURES = ("coverage", "entropy", "persistence", "kept")
 
 
 def kinds_table(
-    toy: Doors, trained: Trained, sizes: Sequence[int], sets: int, states: int = 32
+    toy: Doors,
+    trained: Trained,
+    sizes: Sequence[int],
+    sets: int,
+    states: int = 32,
+    kinds: Sequence[str] = KINDS,
 ) -> pd.DataFrame:
     """Every kind, n and set: modes reached, how evenly, and whether a policy keeps to its mode.
 
@@ -65,10 +77,10 @@ def kinds_table(
     """
     starts = 0.5 * toy.draw_states(states, torch.Generator().manual_seed(1))
     rows = []
-    for kind in KINDS:
+    for kind in kinds:
         networks = len(trained.diffusions) if kind.startswith("n ") else max(sizes)
         counts = [n for n in sizes if n <= networks]
-        for j in range(sets):
+        for j in range(sets if counts else 0):
             made = partial(planner, kind, trained, toy, j)
             largest = _plans(toy, made(max(counts)), starts, max(counts), j)
             for n in counts:
@@ -104,7 +116,7 @@ def _replanned(toy: Doors, plan: Planner | None, actions: Tensor, starts: Tensor
     if plan is None:
         return float("nan")
     after = starts + toy.dt * actions[:, :, :EXECUTED].sum(dim=2)  # (n, B, 2)
-    later = plan(_past(toy, after), torch.Generator().manual_seed(2**32 + j))
+    later = plan(_past(toy, after), torch.Generator().manual_seed(LATER + j))
     heading = toy.headings(later.flatten(0, 1), after.flatten(0, 1), LIMIT)
     return kept(toy.headings(actions, starts, LIMIT), heading.unflatten(0, after.shape[:2]))
 
@@ -156,26 +168,26 @@ def price_table(table: pd.DataFrame, trained: Trained, n: int) -> pd.DataFrame:
         "Gaussian": _numbers(trained.gaussians[0]),
         "mixture": _numbers(trained.mixtures[0]),
     }
-    guided = n * MANY * noise  # ξ at every step
-    sources: Mapping[str, tuple[str, int, int]] = {
-        "one model, fixed noise": ("diffusion", 1, n * noise),
-        "one model, guided, τ of D": ("diffusion", 1, n * noise + guided),
-        "n models, one noise": ("diffusion", n, noise),
-        "n models, zero noise": ("diffusion", n, 0),
-        "mixture, fixed component": ("mixture", 1, n),
-        "n Gaussians": ("Gaussian", n, 0),
+    kept_noise = {
+        "one model, fixed noise": n * noise,
+        "one model, guided, τ of D": n * noise * (1 + MANY),  # ξ at every step
+        "n models, one noise": noise,
+        "n models, zero noise": 0,
+        "mixture, fixed component": n,
+        "n Gaussians": 0,
     }
     means = table[table.n == n].groupby("kind")[["div", "coverage"]].mean()
-    rows = {
-        kind: {
+    rows = {}
+    for kind in PRICED:
+        source = "Gaussian" if "Gauss" in kind else "mixture" if "mix" in kind else "diffusion"
+        networks = n if kind.startswith("n ") else 1
+        rows[kind] = {
             "updates": networks * trained.updates[source],
             "seconds": networks * trained.seconds[source],
-            "numbers": networks * size[source] + extra,
+            "numbers": networks * size[source] + kept_noise[kind],
             "div": means.loc[kind, "div"],
             "modes": means.loc[kind, "coverage"],
         }
-        for kind, (source, networks, extra) in sources.items()
-    }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
