@@ -154,7 +154,7 @@ anywhere = crowd.plan_shared(toy.past(states[:10]))  # (2400, 10, T, A)
 heading = toy.headings(anywhere, states[:10])
 fours = heading.unflatten(0, (600, 4))
 entropy = sum(coverage.mode_entropy(four) for four in fours) / len(fours)
-print(f"entropy of four: {entropy:.2f}, null {coverage.null_entropy(4):.2f}")
+print(f"entropy of four: {entropy:.1f}, null {coverage.null_entropy(4):.1f}")
 print(f"persistence: {coverage.persistence(heading):.1f}, null {coverage.null_persistence():.2f}")
 
 # %%
@@ -512,9 +512,9 @@ Markdown(f"Played from the file: {total:.1f}. By the library: {float(library.ret
 # A guided sub-policy cannot be saved alone: what it does depends on its neighbours (A3).
 
 # %% tags=["nbval-check-output"]
-pair = SubPolicies.from_seeds(model, 2, seed=0, guidance=GuidanceConfig(threshold=1.0))
+four = SubPolicies.from_seeds(model, 4, seed=0, guidance=GuidanceConfig(threshold=1.0))
 try:
-    portable.save_policy(path, pair, studies[0].dataset)
+    portable.save_policy(path, four, studies[0].dataset)
 except UsageError as error:
     print(error)
 

@@ -208,11 +208,17 @@ def mode_kinds(table: pd.DataFrame) -> Figure:
         grid, [null_coverage(n) for n in grid], color="0.6", linewidth=5, alpha=0.5,
         label=r"null $4(1 - 0.75^n)$",
     )  # fmt: skip
-    for kind, (colour, line) in STYLES.items():
+    for i, (kind, (colour, line)) in enumerate(STYLES.items()):
         found = _intervals(table[table.kind == kind], "n", "coverage")
-        shade = plotting.COLOURS[colour]
-        left.plot(found.index, found["mean"], line, color=shade, label=kind, linewidth=1.4)
-        left.fill_between(found.index, found.low, found.high, color=shade, alpha=0.15, linewidth=0)
+        aside = found.index * 2 ** (0.05 * (i - len(STYLES) // 2))  # or they hide each other
+        bars = (found["mean"] - found.low, found.high - found["mean"])
+        left.errorbar(
+            aside, found["mean"], bars, color=plotting.COLOURS[colour], fmt="none", linewidth=1.0,
+        )  # fmt: skip
+        left.plot(
+            aside, found["mean"], line, color=plotting.COLOURS[colour], linewidth=1.2, marker=".",
+            label=kind,
+        )  # fmt: skip
     left.set_xscale("log", base=2)
     left.set_xticks(sizes, [str(n) for n in sizes])
     left.set(xlabel="n policies", ylabel="modes covered (of 4)", ylim=(-0.1, 4.15))
