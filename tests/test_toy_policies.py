@@ -58,6 +58,15 @@ def test_one_guided_policy_has_nobody_to_avoid() -> None:
         planner("one model", TRAINED, TOY, 0, 1)
 
 
+def test_drawing_anew_keeps_no_door() -> None:
+    """The mixture's doors are right after 40 updates already, so its null is sharp."""
+    table = views.kinds_table(TOY, TRAINED, (4,), sets=6, kinds=[k for k in KINDS if "mix" in k])
+    means = table.groupby("kind")[["persistence", "kept"]].mean()
+    for measure in ("persistence", "kept"):
+        assert means.loc["mixture, drawn each call", measure] == pytest.approx(0.25, abs=0.06)
+        assert means.loc["mixture, fixed component", measure] > 0.7
+
+
 def test_tables_and_prices() -> None:
     table = views.kinds_table(TOY, TRAINED, (1, 2, 4), sets=2, states=4)
     counts = table.groupby("kind").n.max()

@@ -3,7 +3,8 @@ figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -32,14 +33,17 @@ LIMIT = 3.0
 as near as the logged walks."""
 EXECUTED = 2
 """T_a on the toy: replanning after it finds the point where training has seen it start."""
+LATER = 1_000_000
+"""Where the seeds of the later plans begin: other draws than the first."""
 REPLANNED = 4
 """The n at which replanning is tried."""
 STYLES = dict(
     zip(
         KINDS,
         [
-            ("UEPO", "-"), ("UEPO", ":"), ("highlight", "-"), ("UEPO", "--"), ("highlight", "--"),
-            ("model", "-"), ("model", "--"), ("control", "-"), ("control", ":"), ("BC", "-"),
+            ("UEPO", "-"), ("UEPO", ":"), ("highlight", ":"), ("highlight", "-"), ("UEPO", "--"),
+            ("highlight", "--"), ("model", "-"), ("model", "--"), ("control", "-"),
+            ("control", ":"), ("BC", "-"),
         ],
         strict=True,
     )
@@ -47,6 +51,11 @@ STYLES = dict(
 """Of every kind: colour and line."""
 
 
+PRICED = (
+    "one model, fixed noise", "one model, guided, τ of D", "n models, one noise",
+    "n models, zero noise", "mixture, fixed component", "n Gaussians",
+)  # fmt: skip
+"""The kinds whose price is compared."""
 MEASURES = ("coverage", "entropy", "persistence", "kept")
 
 
@@ -54,7 +63,12 @@ MEASURES = ("coverage", "entropy", "persistence", "kept")
 
 
 def kinds_table(
-    toy: Doors, trained: Trained, sizes: Sequence[int], sets: int, states: int = 32
+    toy: Doors,
+    trained: Trained,
+    sizes: Sequence[int],
+    sets: int,
+    states: int = 32,
+    kinds: Sequence[str] = KINDS,
 ) -> pd.DataFrame:
     """Every kind, n and set: modes reached, how evenly, and whether a policy keeps to its mode.
 
@@ -63,44 +77,53 @@ def kinds_table(
     """
     starts = 0.5 * toy.draw_states(states, torch.Generator().manual_seed(1))
     rows = []
-    for kind in STYLES:
+    for kind in kinds:
         networks = len(trained.diffusions) if kind.startswith("n ") else max(sizes)
-        for n in [n for n in sizes if n <= networks]:
-            for j in range(sets):
-                plan = planner(kind, trained, toy, j, n)
-                rows.append({"kind": kind, "n": n, "set": j} | _measure(toy, plan, starts, n, j))
+        counts = [n for n in sizes if n <= networks]
+        for j in range(sets if counts else 0):
+            made = partial(planner, kind, trained, toy, j)
+            largest = _plans(toy, made(max(counts)), starts, max(counts), j)
+            for n in counts:
+                # a guided set is not a part of a larger one: other neighbours
+                whole = "guided" not in kind or n == max(counts)
+                actions = largest[:n] if whole else _plans(toy, made(n), starts, n, j)
+                found = {"kind": kind, "n": n, "set": j} | _measure(toy, actions, starts)
+                again = made(n) if n == REPLANNED else None
+                rows.append(found | {"kept": _replanned(toy, again, actions, starts, j)})
     return pd.DataFrame(rows)
 
 
-def _measure(toy: Doors, plan: Planner, starts: Tensor, n: int, j: int) -> dict[str, float]:
-    generator = torch.Generator().manual_seed(j)
-    places = starts.expand(n, -1, -1)
-    actions = plan(_past(toy, places), generator)
-    modes = _headings(toy, actions, places)
+def _plans(toy: Doors, plan: Planner, starts: Tensor, n: int, j: int) -> Tensor:
+    return plan(_past(toy, starts.expand(n, -1, -1)), torch.Generator().manual_seed(j))
+
+
+def _measure(toy: Doors, actions: Tensor, starts: Tensor) -> dict[str, float]:
+    modes = toy.headings(actions, starts, LIMIT)
     found = {
         "coverage": coverage(modes, toy.num_modes),
         "entropy": mode_entropy(modes, toy.num_modes),
         "persistence": persistence(modes, toy.num_modes),
-        "kept": float("nan"),
         "div": float("nan"),
     }
-    if n > 1:
+    if len(actions) > 1:
         nearest = nearest_neighbour(actions, cosine_floor(toy.actions))[0]
         found["div"] = float(nearest.mean())
-    if n == REPLANNED:
-        after = places + toy.dt * actions[:, :, :EXECUTED].sum(dim=2)
-        found["kept"] = kept(modes, _headings(toy, plan(_past(toy, after), generator), after))
     return found
+
+
+def _replanned(toy: Doors, plan: Planner | None, actions: Tensor, starts: Tensor, j: int) -> float:
+    """Share of plans whose door is kept where T_a of their actions have led; nan without a plan."""
+    if plan is None:
+        return float("nan")
+    after = starts + toy.dt * actions[:, :, :EXECUTED].sum(dim=2)  # (n, B, 2)
+    later = plan(_past(toy, after), torch.Generator().manual_seed(LATER + j))
+    heading = toy.headings(later.flatten(0, 1), after.flatten(0, 1), LIMIT)
+    return kept(toy.headings(actions, starts, LIMIT), heading.unflatten(0, after.shape[:2]))
 
 
 def _past(toy: Doors, places: Tensor) -> Tensor:
     """Windows (n, B, T_o, 2) of points that stand at ``places`` (n, B, 2)."""
     return toy.past(places.flatten(0, 1)).unflatten(0, places.shape[:2])
-
-
-def _headings(toy: Doors, actions: Tensor, places: Tensor) -> Tensor:
-    found = toy.headings(actions.flatten(0, 1), places.flatten(0, 1), LIMIT)
-    return found.unflatten(0, places.shape[:2])
 
 
 def interval_table(table: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -145,26 +168,26 @@ def price_table(table: pd.DataFrame, trained: Trained, n: int) -> pd.DataFrame:
         "Gaussian": _numbers(trained.gaussians[0]),
         "mixture": _numbers(trained.mixtures[0]),
     }
-    guided = n * MANY * noise  # ξ at every step
-    sources: Mapping[str, tuple[str, int, int]] = {
-        "one model, fixed noise": ("diffusion", 1, n * noise),
-        "one model, guided": ("diffusion", 1, n * noise + guided),
-        "n models, one noise": ("diffusion", n, noise),
-        "n models, zero noise": ("diffusion", n, 0),
-        "mixture, fixed component": ("mixture", 1, n),
-        "n Gaussians": ("Gaussian", n, 0),
+    kept_noise = {
+        "one model, fixed noise": n * noise,
+        "one model, guided, τ of D": n * noise * (1 + MANY),  # ξ at every step
+        "n models, one noise": noise,
+        "n models, zero noise": 0,
+        "mixture, fixed component": n,
+        "n Gaussians": 0,
     }
     means = table[table.n == n].groupby("kind")[["div", "coverage"]].mean()
-    rows = {
-        kind: {
+    rows = {}
+    for kind in PRICED:
+        source = "Gaussian" if "Gauss" in kind else "mixture" if "mix" in kind else "diffusion"
+        networks = n if kind.startswith("n ") else 1
+        rows[kind] = {
             "updates": networks * trained.updates[source],
             "seconds": networks * trained.seconds[source],
-            "numbers": networks * size[source] + extra,
+            "numbers": networks * size[source] + kept_noise[kind],
             "div": means.loc[kind, "div"],
             "modes": means.loc[kind, "coverage"],
         }
-        for kind, (source, networks, extra) in sources.items()
-    }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -185,11 +208,17 @@ def mode_kinds(table: pd.DataFrame) -> Figure:
         grid, [null_coverage(n) for n in grid], color="0.6", linewidth=5, alpha=0.5,
         label=r"null $4(1 - 0.75^n)$",
     )  # fmt: skip
-    for kind, (colour, line) in STYLES.items():
+    for i, (kind, (colour, line)) in enumerate(STYLES.items()):
         found = _intervals(table[table.kind == kind], "n", "coverage")
-        shade = plotting.COLOURS[colour]
-        left.plot(found.index, found["mean"], line, color=shade, label=kind, linewidth=1.4)
-        left.fill_between(found.index, found.low, found.high, color=shade, alpha=0.15, linewidth=0)
+        aside = found.index * 2 ** (0.05 * (i - len(STYLES) // 2))  # or they hide each other
+        bars = (found["mean"] - found.low, found.high - found["mean"])
+        left.errorbar(
+            aside, found["mean"], bars, color=plotting.COLOURS[colour], fmt="none", linewidth=1.0,
+        )  # fmt: skip
+        left.plot(
+            aside, found["mean"], line, color=plotting.COLOURS[colour], linewidth=1.2, marker=".",
+            label=kind,
+        )  # fmt: skip
     left.set_xscale("log", base=2)
     left.set_xticks(sizes, [str(n) for n in sizes])
     left.set(xlabel="n policies", ylabel="modes covered (of 4)", ylim=(-0.1, 4.15))

@@ -231,5 +231,5 @@ def best_of_n_figure(table: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("return (mean of episodes)")
     highest = table[[*columns, "zero_noise"]].to_numpy().max()
     axes[0].set_ylim(0, 1.08 * highest)
-    axes[-1].legend(loc="lower right")
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside upper right")
     return figure
