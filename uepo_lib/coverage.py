@@ -109,3 +109,17 @@ def overlap(table: pd.DataFrame, one: str, other: str) -> float:
     wide = chosen.pivot_table(index=["x", "y"], columns="task", values="steps", fill_value=0)
     shares = wide[[one, other]] / wide[[one, other]].sum()
     return float(shares.min(axis=1).sum())
+
+
+def mixtures(table: pd.DataFrame) -> pd.DataFrame:
+    """Of each robot with a medium, an expert and their mixture: how far each pair overlaps."""
+    present, rows = set(table.task), {}
+    for robot in table.robot.unique():
+        medium, expert, both = (f"{robot}-{kind}" for kind in ("medium", "expert", "medium-expert"))
+        if {medium, expert, both} <= present:
+            rows[robot] = {
+                "medium with expert": overlap(table, medium, expert),
+                "medium with their mixture": overlap(table, medium, both),
+                "expert with their mixture": overlap(table, expert, both),
+            }
+    return pd.DataFrame(rows).T

@@ -46,3 +46,16 @@ def _episodes(name: str, data: Dataset) -> pd.DataFrame:
         "length": lengths_of(data), "ended": ends_of(data),
     }  # fmt: skip
     return pd.DataFrame(table)
+
+
+def falls(table: pd.DataFrame) -> pd.DataFrame:
+    """Of datasets whose episodes differ in length: the correlation of return with length, and the
+    share that was terminated; whole episodes only."""
+    rows = {}
+    for name, mine in table[table.ended != "cut"].groupby("task", sort=False):
+        if mine.length.nunique() > 1 and mine["return"].nunique() > 1:
+            rows[name] = {
+                "correlation of return with length": mine["return"].corr(mine.length),
+                "share terminated": (mine.ended == "terminated").mean(),
+            }
+    return pd.DataFrame(rows).T

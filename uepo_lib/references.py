@@ -33,3 +33,9 @@ def beside(cards: pd.DataFrame) -> pd.DataFrame:
     table = pd.concat([mean.rename("our dataset: its episodes"), theirs], axis=1)
     table.insert(0, "task here", ours.task)
     return table.T.rename_axis(columns=None)
+
+
+def lowest(row: str) -> float:
+    """The lowest score published for a row of the paper, garbled ones left out; NaN if none."""
+    scores = published().loc[row].str.partition(" ±")[0]
+    return float(pd.to_numeric(scores, errors="coerce").min())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from uepo_lib import collection
 from uepo_lib.datasets import Dataset
 from uepo_lib.environments import DatasetSimulator
 from uepo_lib.errors import UsageError
+from uepo_lib.recipes import Part
 
 TOLERANCE = 1e-6
 """Of every number of an observation, in its own unit."""
@@ -42,3 +44,16 @@ def replay_errors(data: Dataset, count: int) -> tuple[Tensor, Tensor]:
     for env in simulator.envs:
         env.close()
     return errors, same
+
+
+def play_again(data: Dataset, steps: int) -> tuple[Tensor, Tensor]:
+    """Collect the beginning of ``data``'s first part anew, ``steps`` steps a stream.
+
+    Returns the actions of its first episode, then and now, (L, A) each, L ≤ ``steps``.
+    """
+    recipe = data.metadata["recipe"]
+    envs, first = recipe["num_envs"], recipe["parts"][0]
+    part = Part(first["level"], first["share"], first["noise"])
+    robot, seed = data.task.robot, 10_000 * recipe["seed"]
+    again = collection.play(robot, part, steps * envs, envs, seed, progress=False)[0]
+    return data.actions[: len(again)], torch.from_numpy(again.actions)

@@ -124,6 +124,21 @@ def dataset_actions(table: pd.DataFrame) -> Figure:
     return made
 
 
+def differences_table(found: Mapping[str, Dataset]) -> pd.DataFrame:
+    """Mean ‖a_{t+1} − a_t‖ in the log, and of the mean actions along the same states."""
+    rows = {}
+    for name, data in found.items():
+        means = cards.mean_actions(data, torch.arange(len(data)))
+        assert means is not None, f"{name}: no committed policy made it"
+        within = data.first_step[1:] == data.first_step[:-1]
+        sizes = [float(a.diff(dim=0)[within].norm(dim=1).mean()) for a in (data.actions, means)]
+        off = float((data.actions - means).abs().max())
+        rows[name] = dict(
+            zip(("|Δa| logged", "|Δa| meant", "furthest"), (*sizes, off), strict=True)
+        )
+    return pd.DataFrame(rows).T
+
+
 # ── what an episode looks like ──────────────────────────────────────────────────────────────────
 
 FRAMES = 5

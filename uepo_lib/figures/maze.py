@@ -13,7 +13,7 @@ from matplotlib.patches import Circle, Rectangle
 
 from uepo_lib import episodes, modes, plotting
 from uepo_lib.datasets import Dataset
-from uepo_lib.maze import GOAL_CENTRE, GOAL_RADIUS, MAP, ROUTES, centre
+from uepo_lib.maze import GOAL_CENTRE, GOAL_RADIUS, MAP, ROUTES, centre, route_taken
 
 PALETTE = [plotting.COLOURS[name] for name in ("UEPO", "BC", "model", "control", "highlight")]
 EVERY = 4
@@ -47,6 +47,18 @@ def maze_routes(table: pd.DataFrame) -> Figure:
         count = int(mine.episodes.iloc[0]) if len(mine) else 0
         axes.set_title(f"{route.name}: {count} episodes")
     return made
+
+
+def arrivals(data: Dataset) -> pd.DataFrame:
+    """A row an episode that arrived: the route of its label, and the one that its path shows."""
+    reached, labels = data.normaliser.inverse(data.next_states), data.labels["route"].tolist()
+    rows = []
+    for episode in np.flatnonzero(episodes.ends_of(data) == "terminated"):
+        begin, end = data.bounds[episode].tolist()
+        shown = route_taken(reached[begin:end, :2].numpy())
+        name = "none" if shown is None else ROUTES[shown].name
+        rows.append({"label": ROUTES[labels[episode]].name, "path": name})
+    return pd.DataFrame(rows, columns=["label", "path"])
 
 
 def _draw_map(axes: Axes) -> None:
