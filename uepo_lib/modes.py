@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from scipy.special import comb
@@ -49,9 +50,10 @@ _GRID = np.linspace(0.0, 1.0, 128)
 
 @dataclass(frozen=True)
 class Modes:
-    """What is known and what is estimated of the whole episodes of one dataset."""
+    """What is known of all episodes of one dataset, and what is estimated from its whole ones."""
 
     episodes: int
+    """How many are whole."""
     known: int | None
     """Different labels; None where nothing is known."""
     labelled_by: str
@@ -59,20 +61,40 @@ class Modes:
     estimated: int | None
     """Groups; None where there are fewer than :data:`ENOUGH` episodes."""
     agreement: float | None
-    """Of the groups with the labels, see :func:`agreement`."""
+    """Of the groups with the labels, see :func:`agreement`; two decimals."""
 
 
 def modes(data: Dataset) -> Modes:
     """Count and estimate; the same dataset gives the same answer."""
     chosen = episodes.whole(data)
     labels, labelled_by = known(data)
-    known_count = None if labels is None else len(np.unique(labels[chosen]))
+    known_count = None if labels is None else len(np.unique(labels))
     if len(chosen) < ENOUGH:
         return Modes(len(chosen), known_count, labelled_by, None, None)
-    looked_at = chosen[:: -(-len(chosen) // AT_MOST)]
-    found = groups(descriptions(data, looked_at))
-    agreed = None if labels is None else agreement(found, labels[looked_at])
+    looked_at, found = grouped(data)
+    agreed = None if labels is None else round(agreement(found, labels[looked_at]), 2) + 0.0
     return Modes(len(chosen), known_count, labelled_by, int(found.max()) + 1, agreed)
+
+
+def grouped(data: Dataset) -> tuple[Labels, Labels]:
+    """The whole episodes that are looked at, at most :data:`AT_MOST`, and the group of each."""
+    chosen = episodes.whole(data)
+    chosen = chosen[:: -(-len(chosen) // AT_MOST)]
+    return chosen, groups(descriptions(data, chosen))
+
+
+def outcomes(data: Dataset) -> pd.DataFrame:
+    """A row a group: how many episodes, the share that was terminated, their scores."""
+    chosen, found = grouped(data)
+    table = episodes.episodes_table({data.task.name: data}).iloc[chosen]
+    by_group = table.assign(group=found, terminated=table.ended == "terminated").groupby("group")
+    columns = {
+        "episodes": by_group.score.size(),
+        "share terminated": by_group.terminated.mean(),
+        "score": by_group.score.mean(),
+        "sd of score": by_group.score.std(),
+    }
+    return pd.DataFrame(columns)
 
 
 def known(data: Dataset) -> tuple[Labels | None, str]:

@@ -112,8 +112,7 @@ def dataset_modes(table: pd.DataFrame) -> Figure:
         axes.scatter(mine["first"], mine["second"], c=colours, s=7, alpha=0.6, linewidth=0)
         first = mine.iloc[0]
         seen = "too few" if pd.isna(first.estimated) else f"{first.estimated:.0f}"
-        agreed = f", agreement {round(first.agreement, 2) + 0.0:.2f}"
-        agreed = "" if pd.isna(first.agreement) else agreed
+        agreed = "" if pd.isna(first.agreement) else f", agreement {first.agreement:.2f}"
         known = f"{mine.label.nunique()} by {first.labelled_by}"
         axes.set_title(f"{name}\nknown {known}; seen {seen}{agreed}", size=7.5)
         axes.set(xticks=[], yticks=[])

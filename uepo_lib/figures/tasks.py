@@ -139,7 +139,7 @@ def action_noise(table: pd.DataFrame) -> Figure:
 
 def _planes(table: pd.DataFrame, rows: Sequence[Sequence[str]]) -> Figure:
     width = max(len(row) for row in rows)
-    made, grid = plt.subplots(len(rows), width, figsize=(2.7 * width, 2.2 * len(rows) + 0.4),
+    made, grid = plt.subplots(len(rows), width, figsize=(2.5 * width, 2.1 * len(rows) + 0.4),
                               squeeze=False)  # fmt: skip
     share = table.steps / table.groupby("task").steps.transform("sum")
     table = table.assign(share=share)
