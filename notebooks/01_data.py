@@ -227,8 +227,8 @@ Markdown(f"**Verdict.** The lowest published score lies above our dataset's mean
 #
 # Of each robot two quantities that one can picture; a square's darkness is its share of the steps.
 # All datasets of a robot share the squares. **What to see.** A gait is a loop. Medium and expert
-# run through different loops, a replay is wide because its policies were still falling in all
-# ways, and of the hand's pen the dark column is success: pen and target point the same way.
+# run through different loops, a replay is a blur of many, and of the hand's pen the dark column is
+# success: pen and target point the same way.
 
 # %%
 plain = [name for name, task in tasks.LOCAL.items()
