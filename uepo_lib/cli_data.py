@@ -11,6 +11,8 @@ from uepo_lib import loading, profiles, tasks
 from uepo_lib.datasets import Dataset
 from uepo_lib.errors import UsageError
 
+SOURCES = {"local": "collected here", "remote": "Minari", "imported": "D4RL's file"}
+
 
 def add_commands(add: Any, with_profile: Any) -> None:
     """Put the commands into the parser of :mod:`uepo_lib.cli`."""
@@ -53,6 +55,7 @@ def _tasks(options: argparse.Namespace) -> int:
             "paper_row": task.paper_row,
             "environment": task.robot.env_id,
             "dataset": task.dataset_id,
+            "source": SOURCES[task.source],
             "status": task.source,
             "present": there,
             "transitions": None,

@@ -7,7 +7,12 @@ is half expert and half its behaviour clone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from uepo_lib import behaviors
 from uepo_lib.errors import check
@@ -79,3 +84,9 @@ def recipe_for(task: Task, num_transitions: int) -> Recipe:
     else:
         parts = (HAND_PARTS if task.robot in COLLECTED_HANDS else PARTS)[kind]
     return Recipe(parts, num_transitions, seed=SEEDS.get(kind, 0))
+
+
+def part_of_steps(record: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Which part of a recipe made each step of its dataset, (N,); ``record`` as it was stored."""
+    steps = [round(record["num_transitions"] * part["share"]) for part in record["parts"]]
+    return np.repeat(np.arange(len(steps)), [n - n % record["num_envs"] for n in steps])

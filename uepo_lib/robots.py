@@ -8,7 +8,6 @@ expert.
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 from torch import Tensor
 
+from uepo_lib import notices
 from uepo_lib.errors import UsageError, unknown
 
 REVISION = 1
@@ -73,9 +73,10 @@ class Robot:
     def make(self) -> Env:
         """A fresh environment without a time limit: whoever steps it counts the steps."""
         if self.package:
-            gymnasium.register_envs(importlib.import_module(self.package))
+            gymnasium.register_envs(notices.imported(self.package))
         options = {**self.env_options, "max_episode_steps": -1, "disable_env_checker": True}
-        return self.wrapper(gymnasium.make(self.env_id, **options))
+        with notices.without_known_warnings():
+            return self.wrapper(gymnasium.make(self.env_id, **options))
 
     def spec(self) -> gymnasium.envs.registration.EnvSpec:
         """What rebuilds this environment elsewhere, its clock and its wrappers included."""
