@@ -91,6 +91,12 @@ def replayed(robot: Robot) -> list[str]:
     return [f"replay/{i}" for i in range(len(moments))]
 
 
+def attempt(robot: Robot) -> dict[str, Any] | None:
+    """The record of a training that did not learn ``robot``, where there was one."""
+    path = FOLDER / robot.name / "attempt.json"
+    return _record(path) if path.exists() else None
+
+
 def _record(path: Path) -> dict[str, Any]:
     record: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     return record

@@ -26,17 +26,25 @@ JOINTS = ("thigh", "leg", "foot")
 
 
 def behaviour_table(robots: Iterable[Robot]) -> pd.DataFrame:
-    """The training curves of the agents, in scores, and the step that each level was taken at."""
+    """The training curves of the agents, in scores, and the step that each level was taken at.
+
+    An attempt of which nothing was taken has neither.
+    """
     rows = []
     for robot in robots:
-        for level in [name for name in behaviors.levels(robot) if "/" not in name]:
-            record = behaviors.load_behaviour(robot, level).record
+        names = [name for name in behaviors.levels(robot) if "/" not in name]
+        records = {name: behaviors.load_behaviour(robot, name).record for name in names}
+        if failed := behaviors.attempt(robot):
+            records["attempt"] = failed
+        for level, record in records.items():
             if "training_curve" not in record:  # a clone
                 continue
             curve = pd.DataFrame(record["training_curve"], columns=["env_steps", "score"])
-            noisy = record["returns"]["with_noise"]["normalised"]
             curve["score"] = curve.score.map(robot.normalised).round(2)
-            taken = {"snapshot": record["env_steps"], "snapshot_score": noisy}
+            taken = {"snapshot": float("nan"), "snapshot_score": float("nan")}
+            if level != "attempt":
+                noisy = record["returns"]["with_noise"]["normalised"]
+                taken = {"snapshot": record["env_steps"], "snapshot_score": noisy}
             rows.append(curve.assign(robot=robot.name, level=level, seed=record["seed"], **taken))
     return pd.concat(rows, ignore_index=True)
 
@@ -48,7 +56,7 @@ def behaviour_training(table: pd.DataFrame) -> Figure:
     for axes, (robot, mine) in zip(panels, table.groupby("robot", sort=False), strict=True):
         for _, curve in mine.drop_duplicates(["seed", "env_steps"]).groupby("seed"):
             axes.plot(curve.env_steps / 1e6, curve.score, color="0.6", linewidth=1.1)
-        for level, rows in mine.groupby("level", sort=False):
+        for level, rows in mine.dropna().groupby("level", sort=False):
             colour, first = LEVEL_COLOURS[str(level).partition("-")[0]], rows.iloc[0]
             axes.plot(first.snapshot / 1e6, first.snapshot_score, "*", color=colour, markersize=12,
                       markeredgecolor="white", zorder=4)  # fmt: skip
