@@ -33,10 +33,12 @@
 # %% tags=["parameters"]
 profile: str | None = None  # None: $UEPO_PROFILE, else laptop
 num_toy_sets: int = 40  # sets of sub-policies on the toy that results are reported for
-toy_updates: int = 400  # training steps of the toy model that is not exact
+toy_updates: int = 1000  # training steps of the toy model that is not exact
 eta: float = 0.5  # η, the largest perturbation, in action units
 
 # %%
+from dataclasses import replace
+
 import pandas as pd
 import torch
 from IPython.display import Markdown
@@ -227,7 +229,7 @@ assert expected.max() > 0 and hook.sigma(near, step_index=4).abs().max() == 0
 #
 # The paper gives neither η nor the number of reverse steps. Both are tried on sets that no result
 # below is reported for: reverse steps, η, and the two schedules. Of the settings that keep 95 % of
-# the plans within a mode the one with the highest share is chosen; within two points of it, the
+# the plans within a mode the one with the highest share is chosen; within five points of it, the
 # weakest η.
 
 # %%
@@ -310,47 +312,6 @@ assert abs(final["modes"] - plain["modes"]) < 0.1  # it comes after the choice h
 assert guided["modes"] > ungated["modes"]
 
 # %% [markdown]
-# ### A stricter τ, two sub-policies, a trained model
-#
-# τ above is one number for all sets. Read to the letter, each set has the median of its own four
-# members. Where these happen to lie at four doors already, that median is the distance between
-# doors, and nobody can be further apart. With two sub-policies the same happens in general: most
-# pairs are at two doors, so their median div is that of two doors. And a *trained* model is only
-# about right. Each variant is run at the chosen setting.
-
-# %%
-toy_model = train_diffusion(
-    DiffusionConfig(num_updates=toy_updates, batch_size=128, warmup=50, lr=2e-3, ema_decay=0.98),
-    DenoiserConfig(channels=(16, 32), d_model=32, num_layers=1),
-    toy,
-    seed=0,
-    progress=False,
-)
-trained = guidance.ToyStudy(toy, toy_model, exact.tuning)
-two = guidance.ToyStudy(toy, exact.model, exact.tuning, n=2)
-variants = {
-    "exact, τ of all sets": at_eta,
-    "exact, τ of each set": guidance.own_thresholds_table(exact, toy_sets[::2], chosen),
-    "exact, n = 2": guidance.report_table(two, toy_sets, chosen, (best_eta,)),
-    "trained": guidance.report_table(trained, toy_sets, chosen, (best_eta,)),
-}
-
-# %%
-frames = [part.assign(variant=name) for name, part in variants.items()]
-compared = pd.concat(frames).groupby(["variant", "set"], sort=False)[["tau", *columns]].mean()
-compared.loc[(slice(None), ["unguided", "guided"]), :].round(2)
-
-# %%
-before, after = (compared.xs(name, level="set") for name in ("unguided", "guided"))
-assert (after["call_share"] > before["call_share"]).all()
-lines = [
-    f"- *{name}:* share {a.call_share:.0%} → {b.call_share:.0%}, doors {a.modes:.2f} → "
-    f"{b.modes:.2f}, in support {a.in_support:.0%} → {b.in_support:.0%}"
-    for (name, a), (_, b) in zip(before.iterrows(), after.iterrows(), strict=True)
-]
-Markdown("**Result.**\n\n" + "\n".join(lines))
-
-# %% [markdown]
 # ## Where a perturbation is undone
 #
 # Guidance adds δ to x̂₀ and keeps ε̂, so the next noisy x is off by α δ. All later steps are a
@@ -380,7 +341,7 @@ for std in (0.05, 0.1, 0.5):
 door = toys.Doors([(1, 1)], std=toy.std)
 one = guidance.ToyStudy(door, toys.exact_model(door, clip=100.0), range(4))
 parts, traces = [], []
-for steps in (5, num_steps, 50):
+for steps in (5, num_steps, 20):
     single = one.guided(one.tuning, steps, eta, "constant", tau=1.0)
     parts.append(survival.survival_table("one door", single, toy.past(one.states), 0.02, toy.std))
     level = exact.threshold(steps)
@@ -396,7 +357,7 @@ here.draw("04_survival", undone.sort_values("name", ascending=False), task="toy"
 linear = undone[undone["name"] == "one door"]
 assert (linear["along"] - linear["closed_form"]).abs().max() < 1e-3
 assert (linear["size"] - linear["closed_form"]).abs().max() < 1e-3
-jumps = undone[(undone["name"] == "four doors") & undone["noise"].between(0.3, 0.9)]
+jumps = undone[(undone["name"] == "four doors") & undone["noise"].between(0.4, 0.9)]
 assert (jumps["size"] > 2 * jumps["closed_form"]).all()
 
 # %%
@@ -406,11 +367,74 @@ here.draw("04_toy_trace", pd.concat(traces), task="toy", seeds=list(toy_sets[:20
 # **What to see.** δ always lifts the estimates over τ (dotted); what counts is where they stand
 # when the next step has looked at them (blue). In the noisy half they fall back at once. Near the
 # end, where a push is kept, they stay. Five steps have no step there: the last perturbation is
-# made with much noise left, and the jump to the actions takes it back. Fifty have many, too late
-# to repair what they break.
+# made with much noise left, and the jump to the actions takes it back. Long chains have many, too
+# late to repair what they break.
 #
 # So guidance needs many reverse steps, and spreads sub-policies in two ways: by moving some to
 # other doors in the middle of the process, and by jitter at its end.
+#
+# ### A stricter τ, two sub-policies, a trained model
+#
+# τ above is one number for all sets. Read to the letter, each set has the median of its own four
+# members. Where these happen to lie at four doors already, that median is the distance between
+# doors, and nobody can be further apart. With two sub-policies the same happens in general: most
+# pairs are at two doors, so their median div is that of two doors.
+#
+# And a network that was *trained* on walks to these doors? It is run at the chosen setting and, in
+# favour of guidance, with fifty steps and a τ between the div of one door and that of two.
+
+# %%
+updates = toy_updates if here.profile != "smoke" else toy_updates // 10
+toy_model = train_diffusion(
+    DiffusionConfig(num_updates=updates, batch_size=128, warmup=50, lr=2e-3, ema_decay=0.995),
+    DenoiserConfig(channels=(16, 32), d_model=32, num_layers=1),
+    toy,
+    seed=0,
+    progress=False,
+)
+trained = guidance.ToyStudy(toy, toy_model, exact.tuning)
+some = toy_sets[: 8 if here.profile == "smoke" else num_toy_sets]
+
+# %%
+two, wide = replace(exact, n=2), replace(trained, quantile=0.6)
+fifty = pd.Series({**chosen, "steps": 50})
+variants = {
+    "exact, τ of all sets": at_eta,
+    "exact, τ of each set": guidance.own_thresholds_table(exact, toy_sets[:12], chosen),
+    "exact, n = 2": guidance.report_table(two, toy_sets, chosen, (best_eta,)),
+    "trained": guidance.report_table(trained, some, chosen, (best_eta,)),
+    "trained, 50 steps": guidance.report_table(wide, some, fifty, (best_eta,)),
+}
+frames = [part.assign(variant=name) for name, part in variants.items()]
+compared = pd.concat(frames).groupby(["variant", "set"], sort=False)[["tau", *columns]].mean()
+
+# %%
+before, after = (compared.xs(name, level="set") for name in ("unguided", "guided"))
+lines = [
+    f"- *{name}*, τ = {a.tau:.2f}: share {a.call_share:.0%} → {b.call_share:.0%}, doors "
+    f"{a.modes:.2f} → {b.modes:.2f}, in support {a.in_support:.0%} → {b.in_support:.0%}"
+    for (name, a), (_, b) in zip(before.iterrows(), after.iterrows(), strict=True)
+]
+assert (after["call_share"] > before["call_share"])[:3].all()  # of the exact model
+Markdown("**Result.**\n\n" + "\n".join(lines))
+
+# %%
+past, last = toy.past(exact.states), num_steps - 2  # the last guided step
+kept = {}
+for name, study in (("exact", exact), ("trained", trained)):
+    policies = study.guided(toy_sets[:8], num_steps, best_eta, schedule, tau)
+    kept[name] = survival.survival_table(name, policies, past, 0.02)["size"][last]
+Markdown(
+    f"At the last guided step the actions keep {kept['exact']:.0%} of a small perturbation with "
+    f"the exact model and {kept['trained']:.0%} with the trained one."
+)
+
+# %% [markdown]
+# **What to see.** A well trained network is a better denoiser than the exact posterior mean: the
+# jitter within a door teaches it little, so it learns the middle of the door and takes nearly all
+# of δ back. Its sub-policies collapse onto that middle, τ at their median falls with them, and the
+# gate hardly opens. A τ between one door and two opens it, and doors are found; the share at that
+# τ stays well below what the exact model reaches. Robots have trained models.
 #
 # ## Two robots
 #
@@ -421,8 +445,9 @@ here.draw("04_toy_trace", pd.concat(traces), task="toy", seeds=list(toy_sets[:20
 # is kept.
 
 # %%
+seeds = here.budget.seeds[:1] if here.profile == "smoke" else here.budget.seeds
 robots = {
-    task: [GuidedRobot(Study(task, s, here.profile, progress=False)) for s in here.budget.seeds]
+    task: [GuidedRobot(Study(task, s, here.profile, progress=False)) for s in seeds]
     for task in TASKS
 }
 everyone = [robot for task in TASKS for robot in robots[task]]
@@ -450,7 +475,7 @@ middle = levels.xs(0.5, level="quantile")["tau"].unstack()
 below = [t for t in TASKS if middle.loc[t, "κ = 1"] < middle.loc[t, guidance_robots.NOISY]]
 ranges = [f"{t} {middle.loc[t, 'κ = 0.25']:.2f} to {middle.loc[t, 'κ = 1']:.2f}" for t in TASKS]
 Markdown(
-    f"A τ belongs to one κ and one dataset: at the median, from κ = 0.25 to 1, {', '.join(ranges)}. "
+    f"A τ belongs to one κ and one dataset: the median from κ = 0.25 to 1 is {', '.join(ranges)}. "
     f"Below the noise floor at κ = 1: **{', '.join(below) or 'none'}**. There sub-policies differ "
     "by less than one noisy policy differs from itself, and reaching τ by noise is no achievement."
 )
@@ -471,8 +496,9 @@ here.draw("04_robot_divergence", spread, first_runs, task=both)
 # log p(a | s), with common random numbers, less that of the unguided set (A5).
 
 # %%
+settings = (SHIPPED, STRONG, LONG) if here.profile == "smoke" else SETTINGS
 shares = pd.concat(
-    guidance_robots.guidance_table(robot, SETTINGS, num_states) for robot in everyone
+    guidance_robots.guidance_table(robot, settings, num_states) for robot in everyone
 )
 here.draw("04_robot_guidance", shares, runs, task=both)
 
@@ -519,7 +545,7 @@ for robot, past in zip(everyone, probes, strict=True):
     noise = torch.as_tensor(recipe["parts"][0]["action_noise"]).float().square().mean().sqrt()
     for setting in (STRONG, LONG):
         set_, rule = robot.at(setting), robot.rule(setting.steps)
-        part = survival.survival_table(task, set_, past[:16], 0.1, float(noise))
+        part = survival.survival_table(task, set_, past[: num_states // 4], 0.1, float(noise))
         parts.append(part.assign(seed=robot.study.seed))
         name = f"{task}, {setting.steps} steps"
         traces.append(survival.trace_table(name, set_, past, rule.threshold, rule.floor))

@@ -94,7 +94,7 @@ def guidance_table(
     """
     study, model = robot.study, robot.model.value
     past = study.starts(num_states, "guidance")
-    index = torch.randint(len(study.windows), (256,), generator=study.generator("errors"))
+    index = torch.randint(len(study.windows), (128,), generator=study.generator("errors"))
     logged = study.windows.batch(index)
     errors = estimation_errors(model, logged.actions, logged.past, study.generator("error noise"))
     rows = []
@@ -152,7 +152,7 @@ def returns_table(robot: GuidedRobot) -> tuple[pd.DataFrame, list[Run]]:
     return pd.DataFrame(rows, columns=columns), [seen.run for seen in played.values()]
 
 
-def planning_time(policies: SubPolicies, past: Tensor, repeats: int = 20) -> float:
+def planning_time(policies: SubPolicies, past: Tensor, repeats: int = 10) -> float:
     """Median wall time of one call for all sub-policies in states (B, T_o, S), in milliseconds."""
     times = []
     for _ in range(repeats):
