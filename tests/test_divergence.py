@@ -64,6 +64,37 @@ def test_properties(size: tuple[int, ...], seed: int, floor: float) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(sizes, seeds, floors)
+def test_order_and_signs_of_action_dimensions_do_not_matter(
+    size: tuple[int, ...], seed: int, floor: float
+) -> None:
+    a, b = randn(*size, seed=seed).double(), randn(*size, seed=seed + 1).double()
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(size[-1], generator=generator)
+    signs = 1.0 - 2.0 * torch.randint(2, (size[-1],), generator=generator).double()
+    torch.testing.assert_close(
+        dv.divergence((a * signs)[..., order], (b * signs)[..., order], floor),
+        dv.divergence(a, b, floor),
+    )
+    torch.testing.assert_close(  # one constant for each dimension, in either argument
+        dv.divergence(a + signs, b - 3 * signs, floor), dv.divergence(a, b, floor)
+    )
+
+
+def test_worked_example() -> None:
+    """Two ways around a rectangle: lengths 0.5, 0.5, 0; angles 180° and 45°."""
+    first = torch.tensor([[0.0, 0.0], [0.3, 0.0], [0.3, 0.4], [0.7, 0.4]])
+    second = torch.tensor([[0.0, 0.0], [0.0, 0.4], [0.3, 0.4], [0.7, 0.4]])
+    assert float(dv.velocity_term(first, second)) == pytest.approx(1 / 3, abs=1e-6)
+    turn = (2 + (1 - math.sqrt(0.5))) / 2
+    assert float(dv.acceleration_term(first, second)) == pytest.approx(turn, abs=1e-6)
+    assert float(dv.divergence(first, second)) == pytest.approx(1 / 3 + turn, abs=1e-6)
+    assert float(dv.pairwise(torch.stack([first, second])[:, None])[0, 1, 0]) == pytest.approx(
+        1 / 3 + turn, abs=1e-6
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes, seeds, floors)
 def test_order_of_sub_policies_does_not_matter(
     size: tuple[int, ...], seed: int, floor: float
 ) -> None:

@@ -94,18 +94,22 @@ class Models(Workbench):
         kappa: float,
         *,
         n: int | None = None,
+        num_denoising_steps: int | None = None,
         guided: bool = False,
         **guidance: Any,
     ) -> Product[SubPolicies]:
         """n sub-policies of one model; guided ones are pushed apart below the calibrated τ."""
         n = n or self.budget.num_subpolicies
         chosen: dict[str, Any] = {"n": n, "kappa": kappa, "action_horizon": ACTION_HORIZON}
+        if num_denoising_steps is not None:  # else the model's
+            chosen["num_denoising_steps"] = num_denoising_steps
 
         def make(trained: DiffusionModel) -> SubPolicies:
             def seeded(config: Any) -> SubPolicies:
                 return SubPolicies.from_seeds(
-                    trained, n, self.seed, kappa, action_horizon=ACTION_HORIZON, guidance=config
-                )
+                    trained, n, self.seed, kappa, action_horizon=ACTION_HORIZON,
+                    num_denoising_steps=num_denoising_steps, guidance=config,
+                )  # fmt: skip
 
             if not guided:
                 return seeded(None)

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from uepo_lib import profiles, sweep, tasks
+from uepo_lib import guided_sets, profiles, sweep, tasks
 from uepo_lib.experiments import epsilon
+from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.methods.bc import bc
 from uepo_lib.methods.uepo import uepo
 from uepo_lib.stages import Product, Study, load_all
@@ -58,8 +59,23 @@ def _sub_policies(study: Study) -> None:
 
 def _guided(study: Study) -> None:
     """What guidance costs in return (04)."""
-    guided = study.sub_policies(study.diffusion_policy(), 1.0, guided=True)
-    _ = study.evaluate(guided, study.budget.curve_episodes).run
+    for robot in _guided_robots(study):
+        for played in robot.returns().values():
+            _ = played.run
+
+
+def _executed(study: Study) -> None:
+    """What sub-policies do from the same logged states (04)."""
+    for robot in _guided_robots(study):
+        for product in robot.trajectories().values():
+            _ = product.run
+
+
+def _guided_robots(study: Study) -> list[GuidedRobot]:
+    return [
+        GuidedRobot(Study(task, study.seed, study.profile, progress=False))
+        for task in guided_sets.TASKS
+    ]
 
 
 def _simulated(study: Study) -> None:
@@ -82,7 +98,13 @@ def _bc(study: Study) -> None:
 
 
 MODELS = {name: _models(name) for name in ("dynamics", "diffusion_policy", "critic", "clone")}
-METHODS = {"uepo": _uepo, "epsilon": _epsilon, "sub_policies": _sub_policies, "bc": _bc}
+METHODS = {
+    "uepo": _uepo,
+    "epsilon": _epsilon,
+    "sub_policies": _sub_policies,
+    "executed": _executed,
+    "bc": _bc,
+}
 ONE_SEED = {"guided": _guided, "simulated": _simulated}
 
 

@@ -184,16 +184,41 @@ def exact_model(toy: Doors, **changes: Any) -> DiffusionModel:
     return DiffusionModel(cfg, denoiser)
 
 
-def gaussian_output_sd(model: DiffusionModel, std: float, num_steps: int) -> float:
-    """Standard deviation of the outputs of an exact chain on data N(μ, std²), in closed form.
+def gaussian_slopes(model: DiffusionModel, std: float, num_steps: int) -> list[float]:
+    """d x_{k'} / d x_k of each step (k, k') of an exact chain on data N(μ, std²), noisiest first.
 
-    For one Gaussian each DDIM step is linear in x − α μ, so their factors multiply, from sd 1.
+    With the gain g = α_k std² / (α_k² std² + σ_k²) of x̂_0 it is
+    α_{k'} g + σ_{k'} (1 − α_k g) / σ_k.
     """
-    product = 1.0
+    slopes = []
     for pair in model.timesteps(num_steps):
         k, k_prev = torch.tensor(pair)[:, None]
         alpha, sigma = (float(f(k)) for f in (model.schedule.alpha, model.schedule.sigma))
         gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)  # of x̂_0
         after = [float(f(k_prev)) for f in (model.schedule.alpha, model.schedule.sigma)]
-        product *= after[0] * gain + after[1] * (1 - alpha * gain) / sigma
-    return product
+        slopes.append(after[0] * gain + after[1] * (1 - alpha * gain) / sigma)
+    return slopes
+
+
+def gaussian_output_sd(model: DiffusionModel, std: float, num_steps: int) -> float:
+    """Standard deviation of the outputs of an exact chain on data N(μ, std²), in closed form.
+
+    For one Gaussian each DDIM step is linear in x − α μ, so their slopes multiply, from sd 1.
+    """
+    return math.prod(gaussian_slopes(model, std, num_steps))
+
+
+def gaussian_survival(model: DiffusionModel, std: float, num_steps: int) -> list[float]:
+    """What is left in the actions of a δ added to x̂_0 at each reverse step, in closed form.
+
+    On data N(μ, std²) the exact chain is linear. With ε̂ kept, δ at step j moves x_{k'_j} by
+    α_{k'_j} δ, and each later step m multiplies that by its slope s_m (:func:`gaussian_slopes`):
+
+        survival_j = α_{k'_j} Π_{m > j} s_m   →   √(α² std² / (α² std² + σ²))  at k'_j
+
+    for a chain of many steps: the root of the data's share in the variance of x. It is 1 at the
+    last step and falls to 0 where x is noise.
+    """
+    slopes = gaussian_slopes(model, std, num_steps)
+    after = [float(model.schedule.alpha(torch.tensor([k]))) for _, k in model.timesteps(num_steps)]
+    return [alpha * math.prod(slopes[j + 1 :]) for j, alpha in enumerate(after)]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from uepo_lib import plotting
+from uepo_lib.coverage import null_coverage
 from uepo_lib.denoisers import DenoiserConfig
 from uepo_lib.diffusion import DiffusionConfig, DiffusionModel, train_diffusion
 from uepo_lib.diversity import printed_term, separating_term
@@ -23,7 +24,7 @@ from uepo_lib.embedding import (
     train_embedding,
 )
 from uepo_lib.figures.diversity import FORMS, MEMBERS, doors_reached, probe_states
-from uepo_lib.toys import Doors, null_coverage
+from uepo_lib.toys import Doors
 
 ORACLE = "told its door"
 """The control: each member learns from the walks to one door only."""

@@ -1,0 +1,225 @@
+"""Guidance on the toy, where it is undone, and what plans become when they are executed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusion_toys import gaussian_model, randn, small_model
+from test_rollouts import Counting
+from torch import Tensor
+
+from uepo_lib import divergence as dv
+from uepo_lib import executed, toys
+from uepo_lib.errors import UsageError
+from uepo_lib.figures import guidance
+from uepo_lib.guided_sets import LONG, SHIPPED
+from uepo_lib.stages import Product, Study
+from uepo_lib.subpolicies import SubPolicies
+from uepo_lib.survival import survival, trace
+
+TOY = toys.four_modes()
+EXACT = guidance.ToyStudy(TOY, toys.exact_model(TOY), tuning=range(1000, 1040))
+CHOSEN = pd.Series({"steps": 13, "schedule": "constant", "eta": 1.0})
+
+
+def one_door(num_steps: int, std: float) -> tuple[SubPolicies, Tensor]:
+    """A guided set on data with one mode, and states for it."""
+    toy = toys.Doors([(1, 1)], std=std)
+    model = toys.exact_model(toy, clip=100.0)
+    policies = SubPolicies.from_seeds(
+        model, 3, 0, num_denoising_steps=num_steps, guidance=dv.GuidanceConfig(1.0)
+    )
+    return policies, toy.past(randn(5, 2, seed=1))
+
+
+# -- the claim, on the toy
+
+
+def test_guidance_parts_the_sets() -> None:
+    """The share of calls at τ goes from under a half to nine tenths, within the data's support."""
+    table = guidance.report_table(EXACT, range(40), CHOSEN, (1.0,))
+    means = table.groupby("set")[["call_share", "modes", "in_support"]].mean()
+    assert means.loc["unguided", "call_share"] < 0.5
+    assert means.loc["guided", "call_share"] >= 0.9
+    assert means.loc["guided", "in_support"] >= 0.95
+    assert means.loc["guided", "modes"] > means.loc[["unguided", "ungated"], "modes"].max() + 0.2
+    assert means.loc["final", "in_support"] < 0.1
+
+
+def test_the_rule_that_chooses() -> None:
+    rows = [(0.0, 0.99, 1.0), (3.0, 0.98, 0.96), (1.0, 0.94, 1.0), (0.3, 0.5, 1.0), (5.0, 1.0, 0.9)]
+    tuned = pd.DataFrame(rows, columns=["eta", "call_share", "in_support"])
+    assert guidance.choose(tuned)["eta"] == 1.0  # weakest of those near the best
+    assert guidance.choose(tuned, margin=0.01)["eta"] == 3.0
+    assert guidance.choose(tuned, support=0.8, margin=0.01)["eta"] == 5.0
+
+
+def test_sets_side_by_side_are_the_sets_one_by_one() -> None:
+    seeds, past = (3, 4, 5), TOY.past(EXACT.states)
+    config = dv.GuidanceConfig(0.8, 0.7, EXACT.floor, "constant")
+    together = guidance.stacked(EXACT.model, 4, seeds, 6, config)
+    plans = together.plan_shared(past).unflatten(0, (3, 4))
+    for s, seed in enumerate(seeds):
+        alone = SubPolicies.from_seeds(
+            EXACT.model, 4, seed, num_denoising_steps=6, guidance=config
+        ).plan_shared(past)
+        torch.testing.assert_close(plans[s], alone, atol=1e-4, rtol=1e-4)
+    again = guidance.stacked(EXACT.model, 4, seeds, 6, config).plan_shared(past)
+    assert torch.equal(again.unflatten(0, (3, 4)), plans)
+
+
+def test_all_pairs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, cdist = [], torch.cdist
+
+    def counted(*arguments: object, **options: object) -> Tensor:
+        calls.append(1)
+        return cdist(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch, "cdist", counted)
+    for n in (2, 12):
+        dv.nearest_neighbour(randn(n, 3, 8, 2))
+    assert len(calls) == 4
+
+
+# -- where it is undone
+
+
+@pytest.mark.parametrize(("num_steps", "std"), [(1, 0.1), (5, 0.1), (13, 0.4), (25, 0.05)])
+def test_survival_on_one_gaussian_is_the_closed_form(num_steps: int, std: float) -> None:
+    policies, past = one_door(num_steps, std)
+    found = survival(policies, past, 0.05)
+    closed = torch.tensor(toys.gaussian_survival(policies.model, std, num_steps))
+    torch.testing.assert_close(found.along, closed, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(found.size, closed, atol=1e-4, rtol=1e-3)
+    assert closed[-1] == 1
+
+
+def test_survival_of_a_long_chain_is_the_root_of_the_datas_share() -> None:
+    model = gaussian_model(0.0, 0.3, num_train_steps=2_000)
+    closed = toys.gaussian_survival(model, 0.3, 2_000)
+    for step in (200, 1_000, 1_800, 1_990):
+        k = torch.tensor([model.timesteps(2_000)[step][1]])
+        alpha, sigma = float(model.schedule.alpha(k)), float(model.schedule.sigma(k))
+        share = (alpha * 0.3) ** 2 / ((alpha * 0.3) ** 2 + sigma**2)
+        assert closed[step] == pytest.approx(math.sqrt(share), rel=0.02)
+
+
+def test_slopes_multiply_to_the_output_sd() -> None:
+    model = gaussian_model(0.0, 0.2)
+    slopes = toys.gaussian_slopes(model, 0.2, 5)
+    assert len(slopes) == 5
+    x = 0.1 * randn(1, 4, 2)
+    step = (model.chain_mean(x + 1e-3, torch.zeros(1, 1, 1), 2, 5) - model.chain_mean(
+        x, torch.zeros(1, 1, 1), 2, 5
+    )) / 1e-3  # fmt: skip
+    assert float(step.mean()) == pytest.approx(slopes[2], rel=1e-2)
+    assert toys.gaussian_output_sd(model, 0.2, 5) == pytest.approx(math.prod(slopes))
+
+
+def test_a_trace_holds_every_step() -> None:
+    config = dv.GuidanceConfig(2.0, 0.1, 0.01, "constant")
+    policies = SubPolicies.from_seeds(small_model(), 3, 0, guidance=config)
+    past = randn(4, 2, 3, seed=5)
+    seen = trace(policies, past)
+    assert len(seen) == 5
+    assert torch.equal(seen[-1].after, policies.plan_shared(past))
+    assert torch.equal(seen[-1].before, seen[-1].after)
+    guided = policies.guidance
+    assert guided is not None
+    for j, (before, after) in enumerate(seen[:-1]):
+        sigma = guided.sigma(before, j)
+        expected = before + sigma[..., None, None] * guided.xi[:, None, j]
+        torch.testing.assert_close(after, expected.clamp(-1, 1))
+        assert not torch.equal(before, after)
+    plain = policies.with_guidance(None)
+    for call in (lambda: trace(plain, past), lambda: survival(plain, past, 0.1)):
+        with pytest.raises(UsageError, match="guidance=None"):
+            call()
+    with pytest.raises(UsageError, match="std"):
+        survival(policies, past, 0.0)
+
+
+# -- executed trajectories
+
+
+class Planned:
+    """Two members that plan once for all states."""
+
+    n, obs_horizon, action_horizon = 2, 2, 3
+
+    def act(self, states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.plan_shared(states[0])[:, :, :3]
+
+    def plan_shared(self, past: Tensor) -> Tensor:
+        return torch.zeros(2, len(past), 8, 1)
+
+
+def test_executed_ways_start_alike_stay_where_they_end_and_are_counted() -> None:
+    world = Counting()
+    policies: object = Planned()
+    found = executed.execute(policies, world, torch.tensor([4, 0, 2]), 6)  # type: ignore[arg-type]
+    assert found.states.shape == (2, 3, 7, 2)
+    assert found.plans.shape == (2, 3, 8, 1)
+    assert found.lengths.tolist() == [[4, 6, 2], [4, 6, 2]]
+    assert world.steps == 24
+    assert found.states[0, :, 0, 0].tolist() == [4, 0, 2]
+    assert found.states[1, 0, :, 1].tolist() == [0, 1, 2, 3, 4, 4, 4]
+    assert found.states[1, 2, :, 1].tolist() == [0, 1, 2, 2, 2, 2, 2]
+    short = found.until(3)
+    assert torch.equal(short.states, found.states[:, :, :4])
+    assert short.lengths.tolist() == [[3, 3, 2], [3, 3, 2]]
+    with pytest.raises(UsageError, match="horizon=7"):
+        found.until(7)
+    with pytest.raises(UsageError, match="horizon=1"):
+        executed.execute(policies, world, torch.tensor([1]), 1)  # type: ignore[arg-type]
+
+
+def test_ways_are_compared_by_divs_own_formula_and_by_distance() -> None:
+    seen = executed.Executed(randn(3, 4, 8, 2), randn(3, 4, 6, 5, seed=1), torch.ones(3, 4))
+    found = executed.distances(seen, floor=0.1)
+    div = dv.divergence(seen.states[0], seen.states[2], 0.1)
+    torch.testing.assert_close(found["div"][0, 2], div, atol=1e-4, rtol=1e-4)
+    gap = seen.states[0, 1] - seen.states[2, 1]
+    assert float(found["rms"][0, 2, 1]) == pytest.approx(float(gap.square().mean().sqrt()))
+    shifted = replace(seen, states=seen.states[:1] + torch.arange(3.0)[:, None, None, None])
+    found = executed.distances(shifted)
+    assert found["div"].abs().max() < 1e-4  # blind to an offset, which the distance sees
+    torch.testing.assert_close(found["rms"][0, :, 0], torch.arange(3.0))
+    plans = executed.plan_distances(seen.plans)
+    assert torch.equal(plans["rms"], plans["rms"].transpose(0, 1))
+    assert plans["div"].shape == (3, 3, 4)
+
+
+def test_rank_correlation() -> None:
+    one = torch.rand(6, 6, 40, generator=torch.Generator().manual_seed(0))
+    one = one + one.transpose(0, 1)
+    assert executed.rank_correlation(one, one.exp() * 7).mean == pytest.approx(1)
+    assert executed.rank_correlation(one, -one).high == pytest.approx(-1)
+    other = torch.rand(6, 6, 40, generator=torch.Generator().manual_seed(1))
+    assert abs(executed.rank_correlation(one, other).mean) < 0.2
+    per_state = one * torch.arange(1, 41)  # a state's own scale does not count
+    assert executed.rank_correlation(one, per_state).mean == pytest.approx(1)
+    one[:, :, 0] = 1.0  # ranks of equal values say nothing: that state is left out
+    assert np.isfinite(executed.rank_correlation(one, other).mean)
+    with pytest.raises(UsageError, match="n=2"):
+        executed.rank_correlation(one[:2, :2], one[:2, :2])
+
+
+# -- settings
+
+
+def test_the_models_own_number_of_steps_is_no_part_of_an_identity() -> None:
+    study = Study("hopper-medium", 0, "smoke", progress=False)
+    nothing: Product[object] = Product((), lambda: (), lambda: None)
+    own = study.sub_policies(nothing, 1.0, guided=True)  # type: ignore[arg-type]
+    other = study.sub_policies(nothing, 1.0, guided=True, num_denoising_steps=LONG.steps)  # type: ignore[arg-type]
+    assert "num_denoising_steps" not in own.config
+    assert other.config == {**own.config, "num_denoising_steps": LONG.steps}
+    assert own.config["guidance"]["eta"] == SHIPPED.eta
+    assert own.config["guidance"]["eta_schedule"] == SHIPPED.schedule
+    assert study.config("diffusion").num_denoising_steps == SHIPPED.steps

@@ -1,0 +1,152 @@
+"""Notebook 04: where in the reverse process guidance is undone. Tables, then figures."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from uepo_lib import plotting
+from uepo_lib.diffusion import DiffusionModel
+from uepo_lib.divergence import nearest_neighbour
+from uepo_lib.figures.guidance import fold
+from uepo_lib.subpolicies import SubPolicies
+from uepo_lib.survival import survival, trace, with_control
+from uepo_lib.toys import gaussian_survival
+
+CHAINS = ("data", "highlight", "UEPO", "model", "control")
+"""Colours of chains of different lengths."""
+
+
+# -- tables
+
+
+def noise_after(model: DiffusionModel, num_steps: int) -> list[float]:
+    """σ_{k'}, the noise that is left after each reverse step."""
+    return [float(model.schedule.sigma(torch.tensor([k]))) for _, k in model.timesteps(num_steps)]
+
+
+def survival_table(
+    name: str, guided: SubPolicies, past: Tensor, perturbation: float, std: float | None = None
+) -> pd.DataFrame:
+    """What is left of a perturbation of x̂_0 by the one reverse step where it was made.
+
+    Columns name, steps, step, noise (σ_{k'}), along, size, and with the ``std`` of Gaussian data
+    closed_form. ``perturbation`` is δ's standard deviation in action units.
+    """
+    steps = guided.num_denoising_steps
+    seen = survival(guided, past, perturbation)
+    closed = gaussian_survival(guided.model, std, steps) if std else [float("nan")] * steps
+    return pd.DataFrame(
+        {
+            "name": name,
+            "steps": steps,
+            "step": range(1, steps + 1),
+            "noise": noise_after(guided.model, steps),
+            "along": seen.along.tolist(),
+            "size": seen.size.tolist(),
+            "closed_form": closed,
+        }
+    )
+
+
+def trace_table(
+    name: str, guided: SubPolicies, past: Tensor, threshold: float, floor: float, num_sets: int = 1
+) -> pd.DataFrame:
+    """Share of calls whose estimates x̂_0 are all at least ``threshold`` apart, step by step.
+
+    Columns name, steps, step, noise, estimate ("unguided", "guided, before δ", "guided, after δ"),
+    call_share. The unguided chain is the same set's.
+    """
+    steps = guided.num_denoising_steps
+    calm = trace(with_control(guided, torch.zeros(steps)), past)
+    pushed, noise = trace(guided, past), noise_after(guided.model, steps)
+
+    def share(x0: Tensor) -> float:
+        nearest = nearest_neighbour(fold(x0, num_sets), floor)[0]
+        return float((nearest.amin(0) >= threshold).float().mean())
+
+    rows = []
+    for j, (plain, moved) in enumerate(zip(calm, pushed, strict=True)):
+        for estimate, x0 in (
+            ("unguided", plain.before),
+            ("guided, before δ", moved.before),
+            ("guided, after δ", moved.after),
+        ):
+            rows.append((name, steps, j + 1, noise[j], estimate, share(x0)))
+    columns = ["name", "steps", "step", "noise", "estimate", "call_share"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+# -- figures
+
+
+def _noise_axis(axes: Axes) -> None:
+    axes.set(xlabel="noise left after the step, σ", xlim=(1.03, -0.03))
+
+
+@plotting.figure("04_survival")
+def draw_survival(table: pd.DataFrame) -> Figure:
+    """A panel each: lines are the closed form, dots the part along δ, crosses all that changed."""
+    return _survival(table)
+
+
+@plotting.figure("04_robot_survival")
+def draw_robot_survival(table: pd.DataFrame) -> Figure:
+    """The same on robots, mean over seeds; the closed form is that of the data's action noise."""
+    return _survival(table)
+
+
+def _survival(table: pd.DataFrame) -> Figure:
+    names = list(dict.fromkeys(table["name"]))
+    figure, panels = plotting.panels(len(names), 3.5, 3.0)
+    for axes, name in zip(panels, names, strict=True):
+        chains = table[table["name"] == name].groupby("steps")
+        for (steps, part), colour in zip(chains, CHAINS, strict=False):
+            mean = part.groupby("noise")[["along", "size", "closed_form"]].mean()
+            c = plotting.COLOURS[colour]
+            axes.plot(mean.index, mean["closed_form"], color=c, linewidth=1, label=f"{steps} steps")
+            axes.plot(mean.index, mean["along"].clip(lower=1e-3), "o", color=c, markersize=4)
+            axes.plot(mean.index, mean["size"], "x", color=c, markersize=4)
+        _noise_axis(axes)
+        axes.set(title=name, yscale="log", ylim=(8e-4, 4))
+    for style, label in (("-", "closed form"), ("o", "kept along δ"), ("x", "all that changed")):
+        panels[0].plot([], [], style, color="0.5", linewidth=1, markersize=4, label=label)
+    panels[0].set_ylabel("of δ, left in the actions")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+@plotting.figure("04_toy_trace")
+def draw_toy_trace(table: pd.DataFrame) -> Figure:
+    """Share of calls at τ among the estimates, from noise (left) to actions (right)."""
+    return _trace(table)
+
+
+@plotting.figure("04_robot_trace")
+def draw_robot_trace(table: pd.DataFrame) -> Figure:
+    """The same on a robot."""
+    return _trace(table)
+
+
+def _trace(table: pd.DataFrame) -> Figure:
+    styles = {
+        "unguided": ("data", "-"), "guided, before δ": ("UEPO", "-"), "guided, after δ": ("BC", ":")
+    }  # fmt: skip
+    names = list(dict.fromkeys(table["name"]))
+    figure, panels = plotting.panels(len(names), 3.4, 2.9)
+    for axes, name in zip(panels, names, strict=True):
+        part = table[table["name"] == name]
+        for estimate, (colour, line) in styles.items():
+            mean = part[part["estimate"] == estimate].groupby("noise")["call_share"].mean()
+            axes.plot(
+                mean.index, mean, line, color=plotting.COLOURS[colour], marker="o", markersize=3,
+                label=estimate,
+            )  # fmt: skip
+        _noise_axis(axes)
+        axes.set(title=name, ylim=(-0.03, 1.03))
+    panels[0].set_ylabel("calls with min div ≥ τ (share)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    return figure

@@ -1,0 +1,119 @@
+"""The guided sets that notebook 04 judges on robots, and their runs: returns, trajectories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from uepo_lib import executed
+from uepo_lib.divergence import EtaSchedule, Guidance, GuidanceConfig
+from uepo_lib.evaluation import Evaluation
+from uepo_lib.executed import Executed
+from uepo_lib.stages import Product, Study
+from uepo_lib.subpolicies import SubPolicies, equal_power_controls
+
+TASKS = ("pen-expert", "hopper-medium")
+"""Little action noise, and much."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a set is guided: reverse steps, schedule of η over them, η in action units."""
+
+    steps: int
+    schedule: EtaSchedule
+    eta: float
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps, {self.schedule}, η = {self.eta:g}"
+
+
+SHIPPED = Setting(5, "linear", 0.5)
+"""What ``GuidanceConfig`` and ``DiffusionConfig`` have by default."""
+ETAS = (0.16, 0.5, 1.6)
+"""A decade around the standard deviation of logged actions."""
+STRONG, LONG = Setting(5, "constant", ETAS[-1]), Setting(20, "constant", ETAS[-1])
+SETTINGS = (
+    SHIPPED,
+    *(Setting(steps, "constant", eta) for steps in (STRONG.steps, LONG.steps) for eta in ETAS),
+)
+PLAYED = (
+    (SHIPPED, "unguided"), (SHIPPED, "guided"), (STRONG, "guided"), (STRONG, "ungated"),
+    (STRONG, "final"), (LONG, "unguided"), (LONG, "guided"),
+)  # fmt: skip
+"""What is played in the environment; a guided set pays n plans for one, so not everything is."""
+
+
+class GuidedRobot:
+    """One study's diffusion policy, at κ = 1, guided in several ways."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.model = study, study.diffusion_policy()
+
+    def unguided(self, steps: int) -> Product[SubPolicies]:
+        """The set that a setting guides."""
+        return self.study.sub_policies(self.model, 1.0, num_denoising_steps=_own(steps))
+
+    def guided(self, setting: Setting) -> Product[SubPolicies]:
+        """With τ, the median of the unguided set's nearest-neighbour div, and D's floor."""
+        return self.study.sub_policies(
+            self.model, 1.0, num_denoising_steps=_own(setting.steps), guided=True,
+            eta=setting.eta, eta_schedule=setting.schedule,
+        )  # fmt: skip
+
+    def sets(self, setting: Setting) -> dict[str, Product[SubPolicies]]:
+        """The unguided set, the guided one, and its controls of equal power on 256 states of D."""
+        guided = self.guided(setting)
+        past = self.study.starts(256, "calibration")
+        both = guided.derive(lambda policies: equal_power_controls(policies, past), {})
+        return {
+            "unguided": self.unguided(setting.steps),
+            "guided": guided,
+            "ungated": both.derive(lambda controls: controls["ungated"], {"control": "ungated"}),
+            "final": both.derive(lambda controls: controls["final"], {"control": "final"}),
+        }
+
+    @cached_property
+    def rules(self) -> dict[int, Guidance]:
+        """The calibrated guidance of each chain length, to be varied."""
+        found = {}
+        for setting in (STRONG, LONG):
+            guidance = self.guided(setting).value.guidance
+            assert guidance is not None
+            found[setting.steps] = guidance
+        return found
+
+    def rule(self, steps: int) -> GuidanceConfig:
+        """τ and the cosine's floor of a chain length."""
+        return self.rules[steps].config
+
+    def at(self, setting: Setting) -> SubPolicies:
+        """The guided set of a setting, without calibrating anew."""
+        guidance = self.rules[setting.steps]
+        config = replace(guidance.config, eta=setting.eta, eta_schedule=setting.schedule)
+        plain = self.unguided(setting.steps).value
+        return plain.with_guidance(replace(guidance, config=config))
+
+    def returns(self) -> dict[tuple[Setting, str], Product[Evaluation]]:
+        """True returns of :data:`PLAYED`, in the profile's shorter evaluation; half of it for the
+        long chain."""
+        episodes = self.study.budget.curve_episodes
+        counts = {SHIPPED.steps: episodes, LONG.steps: max(1, episodes // 2)}
+        return {
+            (setting, name): self.study.evaluate(self.sets(setting)[name], counts[setting.steps])
+            for setting, name in PLAYED
+        }
+
+    def trajectories(self, horizon: int = 16) -> dict[str, Product[Executed]]:
+        """What the unguided set, the strongly guided one and jittered actions do from logged
+        states."""
+        sets, count = self.sets(STRONG), self.study.budget.amq_starts // 2
+        return {
+            name: executed.from_data(self.study, sets[name], count, horizon)
+            for name in ("unguided", "guided", "final")
+        }
+
+
+def _own(steps: int) -> int | None:
+    """None for the model's own number of steps, which a run's identity then does not repeat."""
+    return None if steps == SHIPPED.steps else steps
