@@ -44,7 +44,7 @@ import torch
 from IPython.display import Markdown
 from torch.distributions import Normal
 
-from uepo_lib import coverage, diversity, notebook, statistics, toys
+from uepo_lib import diversity, notebook, statistics, toys
 from uepo_lib import divergence as dv
 from uepo_lib.denoisers import DenoiserConfig
 from uepo_lib.diffusion import DiffusionConfig, train_diffusion
@@ -287,7 +287,7 @@ Markdown(
     f"{plain.call_share:.0%} unguided, **{guided.call_share:.0%} guided**, "
     f"{ungated.call_share:.0%} with ungated noise, {final.call_share:.0%} with white noise on the "
     f"final actions. Doors among the four: {plain.modes:.2f}, **{guided.modes:.2f}**, "
-    f"{ungated.modes:.2f}, {final.modes:.2f}; independent draws give {coverage.null_coverage(4):.2f}. "
+    f"{ungated.modes:.2f}, {final.modes:.2f}; independent draws give {toys.null_coverage(4):.2f}. "
     f"Plans within a mode: {plain.in_support:.0%}, **{guided.in_support:.0%}**, "
     f"{ungated.in_support:.0%}, {final.in_support:.0%}."
 )
