@@ -44,8 +44,8 @@ import torch
 from IPython.display import Markdown
 from torch.distributions import Normal
 
-from uepo_lib import diversity, notebook, statistics, toys
 from uepo_lib import divergence as dv
+from uepo_lib import diversity, notebook, statistics, toys
 from uepo_lib.denoisers import DenoiserConfig
 from uepo_lib.diffusion import DiffusionConfig, train_diffusion
 from uepo_lib.figures import diversity as forms
