@@ -909,5 +909,7 @@ if not quick:
 #   the noise floor beside it.
 # - **The gate is always open, or never.** τ from another set, κ or dataset is in no unit that
 #   carries over; recalibrate it on the unguided set.
+# - **Too few reverse steps, or a denoiser too good.** On quiet data five steps take a perturbation
+#   back, whatever its size. `survival.survival` says how much is kept before anything is guided.
 # - **Guided sub-policies that are deployed alone.** Without their neighbours they are the
 #   unguided ones; guidance is for generating data (notebook 05), and is off once π* is chosen.
