@@ -12,10 +12,11 @@ import pytest
 import torch
 from episode_toys import hand_made
 
-from uepo_lib import cards, episodes, loading, references, replay, tasks, visits
+from uepo_lib import cards, episodes, loading, plotting, references, replay, tasks, visits
 from uepo_lib.collection import collect
 from uepo_lib.datasets import Dataset
 from uepo_lib.errors import UsageError
+from uepo_lib.figures import data as makers
 from uepo_lib.recipes import part_of_steps, recipe_for
 
 # ---- episodes ------------------------------------------------------------------------------------
@@ -254,3 +255,23 @@ def test_replay_reaches_the_log_and_notices_a_changed_one(tmp_path: Path) -> Non
     assert torch.equal(then, now) and len(now) == 50
     with pytest.raises(UsageError, match="no simulator states"):
         replay.replay_errors(replace(data, simulator_states=None), 1)
+
+
+# ---- film strips ---------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_film_is_drawn_again_from_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its states survive the table, and the fallback draws within the style of figures."""
+    monkeypatch.setenv("UEPO_RENDERER", "matplotlib")
+    data = collected("hopper-medium", 800, tmp_path)
+    table = makers.film_table({"hopper-medium": data})
+    assert data.simulator_states is not None
+    first = table[table.step == makers.GAIT_START].value.to_numpy()
+    longest = int(episodes.lengths_of(data).argmax())
+    step = int(data.bounds[longest, 0]) + makers.GAIT_START
+    np.testing.assert_allclose(first, data.simulator_states[step].numpy(), atol=1e-6)
+    (axes,) = plotting.draw("film_strips", table).axes
+    assert "drawn by matplotlib" in [text.get_text() for text in axes.texts]

@@ -83,6 +83,7 @@ def _paint(corners: Array, colours: Array, camera: Camera, size: Size) -> NDArra
     order = np.argsort(-depth, kind="stable")
     order = order[kept[order]]
     figure = Figure(figsize=(fine[1] / 100, fine[0] / 100), dpi=100, facecolor="white")
+    figure.set_layout_engine("none")  # whatever the style of figures asks for
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0, fine[1]), ylim=(fine[0], 0))
     axes.set_axis_off()
