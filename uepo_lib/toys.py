@@ -94,6 +94,12 @@ class Doors:
         mean = self.means(states)[torch.arange(len(states)), modes]
         return mean + self.std * torch.randn(mean.shape, generator=generator)
 
+    def log_prob(self, actions: Tensor, states: Tensor) -> Tensor:
+        """log Σ_m π_m N(a; μ_m(s), std² I), nats: two (B, T, 2) and (B, 2) -> (B,)."""
+        gap = (actions[:, None] - self.means(states)) / self.std
+        log_normal = -0.5 * gap.square() - math.log(self.std * math.sqrt(2 * math.pi))
+        return (self.weights.log() + log_normal.sum(dim=(-2, -1))).logsumexp(dim=-1)
+
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
         """The true dynamics s' = s + dt · a, any leading shape: two (..., 2) -> (..., 2)."""
         return states + self.dt * actions
@@ -191,16 +197,19 @@ def coverage(modes: Tensor, n: int) -> float:
     return sum(len(row.unique()) for row in sets) / len(sets)
 
 
-def gaussian_output_sd(model: DiffusionModel, std: float, num_steps: int) -> float:
+def gaussian_output_sd(
+    model: DiffusionModel, std: float, num_steps: int, eta: float = 0.0
+) -> float:
     """Standard deviation of the outputs of an exact chain on data N(μ, std²), in closed form.
 
-    For one Gaussian each DDIM step is linear in x − α μ, so their factors multiply, from sd 1.
+    For one Gaussian each step is linear in x − α μ: from sd 1, its factor squares into the variance
+    and its noise adds to it. ``eta`` 0 is DDIM, 1 is DDPM.
     """
-    product = 1.0
+    variance = 1.0
     for pair in model.timesteps(num_steps):
         k, k_prev = torch.tensor(pair)[:, None]
-        alpha, sigma = (float(f(k)) for f in (model.schedule.alpha, model.schedule.sigma))
+        alpha, sigma = model.schedule.alpha(k), model.schedule.sigma(k)
         gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)  # of x̂_0
-        after = [float(f(k_prev)) for f in (model.schedule.alpha, model.schedule.sigma)]
-        product *= after[0] * gain + after[1] * (1 - alpha * gain) / sigma
-    return product
+        factor, noise = model.schedule.step(gain, (1 - alpha * gain) / sigma, k, k_prev, eta)
+        variance = float(factor) ** 2 * variance + float(noise) ** 2
+    return math.sqrt(variance)
