@@ -12,8 +12,8 @@ from torch.distributions import Normal
 from uepo_lib.errors import UsageError
 from uepo_lib.likelihood import (
     REVISION,
-    log_decoder,
     estimation_errors,
+    log_decoder,
     log_likelihood_bound,
 )
 
