@@ -166,7 +166,7 @@ def test_many_ddpm_steps_recover_a_mixture(schedule: Any) -> None:
         assert rows.mean(dim=0).abs().max() < 4 * error
         off = rows.T.cov() - toy.std**2 * torch.eye(6)
         assert (off.abs() < 4 * toy.std * error * (1 + torch.eye(6)).sqrt()).all()
-    # Over all modes and coordinates even the shortfall of the chain itself, a few per cent, is seen.
+    # Over all modes and coordinates even the shortfall of the chain, a few per cent, is seen.
     recursion = toys.gaussian_output_sd(model, toy.std, 1000, eta=1.0) ** 2
     sampling = recursion * (2 / gaps.numel()) ** 0.5
     assert gaps.square().mean().item() == pytest.approx(recursion, abs=4 * sampling)
