@@ -111,7 +111,7 @@ def test_survival_of_a_long_chain_is_the_root_of_the_datas_share() -> None:
 
 def test_slopes_multiply_to_the_output_sd() -> None:
     model = gaussian_model(0.0, 0.2)
-    slopes = toys.gaussian_slopes(model, 0.2, 5)
+    slopes = [slope for slope, _ in toys.gaussian_steps(model, 0.2, 5)]
     assert len(slopes) == 5
     x = 0.1 * randn(1, 4, 2)
     step = (model.chain_mean(x + 1e-3, torch.zeros(1, 1, 1), 2, 5) - model.chain_mean(

@@ -12,8 +12,8 @@ from torch.distributions import Normal
 from uepo_lib.errors import UsageError
 from uepo_lib.likelihood import (
     REVISION,
-    _log_decoder,
     estimation_errors,
+    log_decoder,
     log_likelihood_bound,
 )
 
@@ -86,7 +86,7 @@ def test_decoder_is_a_density_over_the_box() -> None:
     width = 0.01
     centres = torch.linspace(-1, 1, 201)[:, None, None]
     for mean in (-1.2, -1.0, 0.0, 0.7):
-        log_density = _log_decoder(centres, torch.tensor(mean), torch.full((1, 1, 1), 0.05), width)
+        log_density = log_decoder(centres, torch.tensor(mean), torch.full((1, 1, 1), 0.05), width)
         assert log_density.exp().mul(width).sum().item() == pytest.approx(1, abs=1e-4)
 
 
@@ -94,10 +94,10 @@ def test_decoder_is_gaussian_inside_and_finite_far_away() -> None:
     x0 = torch.linspace(-0.9, 0.9, 50)[:, None, None]
     std = torch.full((1, 1, 1), 0.3)
     expected = Normal(0.0, 0.3).log_prob(x0).flatten()
-    found = _log_decoder(x0, torch.zeros(()), std, 2 / 255)
+    found = log_decoder(x0, torch.zeros(()), std, 2 / 255)
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
     for far in (-0.99, 0.99):
-        value = _log_decoder(torch.full((1, 1, 1), far), torch.tensor(-far), std / 10, 2 / 255)
+        value = log_decoder(torch.full((1, 1, 1), far), torch.tensor(-far), std / 10, 2 / 255)
         assert value.isfinite().all()
         assert value.item() < -1000
 

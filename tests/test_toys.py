@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusion_toys import randn
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from uepo_lib import toys
 from uepo_lib.errors import UsageError
@@ -97,12 +98,23 @@ def test_bad_settings_are_refused(bad: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("num_steps", [1, 5, 50])
-def test_the_closed_form_of_the_output_sd_is_what_sampling_gives(num_steps: int) -> None:
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_the_closed_form_of_the_output_sd_is_what_sampling_gives(
+    num_steps: int, eta: float
+) -> None:
     toy = toys.Doors([(1, 0)], std=0.2)
     model = toys.exact_model(toy, clip=100.0)
-    past = toy.past(torch.zeros(4_000, 2))
-    actions = model.sample(randn(4_000, 8, 2), past, num_steps)
+    past, generator = toy.past(torch.zeros(4_000, 2)), torch.Generator().manual_seed(1)
+    actions = model.sample(randn(4_000, 8, 2), past, num_steps, eta=eta, generator=generator)
     found = float(actions.std(dim=0).mean())
-    assert found == pytest.approx(
-        toys.gaussian_output_sd(model, 0.2, num_steps), rel=0.02, abs=1e-4
-    )
+    expected = toys.gaussian_output_sd(model, 0.2, num_steps, eta)
+    assert found == pytest.approx(expected, rel=0.02, abs=1e-4)
+
+
+def test_the_log_density_is_that_of_the_mixture() -> None:
+    toy = toys.four_modes(WEIGHTS, std=0.3, horizon=3, size=32)
+    means = toy.means(toy.states).flatten(2)
+    each = MultivariateNormal(means, 0.3**2 * torch.eye(6))
+    expected = MixtureSameFamily(Categorical(toy.weights.expand(32, 4)), each)
+    found = toy.log_prob(toy.actions, toy.states)
+    torch.testing.assert_close(found, expected.log_prob(toy.actions.flatten(1)))

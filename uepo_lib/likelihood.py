@@ -25,6 +25,9 @@ from uepo_lib.errors import check
 
 REVISION = 1
 
+BIN_WIDTH = 2 / 255
+"""DDPM's bins, of 8-bit images in [−1, 1]."""
+
 
 @torch.no_grad()
 def log_likelihood_bound(
@@ -35,7 +38,7 @@ def log_likelihood_bound(
     *,
     errors: Tensor | None = None,
     num_terms: int | None = None,
-    bin_width: float = 2 / 255,
+    bin_width: float = BIN_WIDTH,
 ) -> Tensor:
     """A lower bound on log p(a_{1:T} | s), one noise draw a term: (B, T, A) -> (B,) nats.
 
@@ -43,7 +46,7 @@ def log_likelihood_bound(
     s_{1:T}. Two models, or two sub-policies, are compared with *common random numbers*: give each a
     generator with the same seed. ``errors`` (K,) are e_k²; None is DDPM's bound. ``num_terms``
     draws that many of the K − 1 middle terms in place of all. The result is a log *density*;
-    actions are read as bins of ``bin_width``, see :func:`_log_decoder`.
+    actions are read as bins of ``bin_width``, see :func:`log_decoder`.
     """
     total, size = model.config.num_train_steps, actions[0].numel()
     context = condition if isinstance(condition, Context) else model.encode(condition)
@@ -57,7 +60,7 @@ def log_likelihood_bound(
 
     x0 = _estimate(model, actions, context, 0, generator)
     std = snr[0] ** -0.5 if errors is None else errors[0].sqrt()
-    bound = _log_decoder(actions, x0, std, bin_width)
+    bound = log_decoder(actions, x0, std, bin_width)
     bound = bound - _prior_kl(actions, snr[-1] / (1 + snr[-1]))
     for k in steps.tolist():
         x0 = _estimate(model, actions, context, k, generator)
@@ -103,7 +106,7 @@ def _prior_kl(x0: Tensor, alpha_bar: Tensor) -> Tensor:
     return 0.5 * (alpha_bar * (x0**2 - 1) - torch.log1p(-alpha_bar)).sum(dim=(1, 2))
 
 
-def _log_decoder(x0: Tensor, mean: Tensor, std: Tensor, width: float) -> Tensor:
+def log_decoder(x0: Tensor, mean: Tensor, std: Tensor, width: float) -> Tensor:
     """log N(x_0; mean, std²) discretised as in DDPM eq. 13, per unit of action: (B,).
 
     The mass of the bin of ``width`` around x_0, divided by ``width``. Bins at −1 and 1 reach to

@@ -97,6 +97,12 @@ class Doors:
         mean = self.means(states)[torch.arange(len(states)), modes]
         return mean + self.std * torch.randn(mean.shape, generator=generator)
 
+    def log_prob(self, actions: Tensor, states: Tensor) -> Tensor:
+        """log Σ_m π_m N(a; μ_m(s), std² I), nats: two (B, T, 2) and (B, 2) -> (B,)."""
+        gap = (actions[:, None] - self.means(states)) / self.std
+        log_normal = -0.5 * gap.square() - math.log(self.std * math.sqrt(2 * math.pi))
+        return (self.weights.log() + log_normal.sum(dim=(-2, -1))).logsumexp(dim=-1)
+
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
         """The true dynamics s' = s + dt · a, any leading shape: two (..., 2) -> (..., 2)."""
         return states + self.dt * actions
@@ -184,41 +190,49 @@ def exact_model(toy: Doors, **changes: Any) -> DiffusionModel:
     return DiffusionModel(cfg, denoiser)
 
 
-def gaussian_slopes(model: DiffusionModel, std: float, num_steps: int) -> list[float]:
-    """d x_{k'} / d x_k of each step (k, k') of an exact chain on data N(μ, std²), noisiest first.
+def gaussian_steps(
+    model: DiffusionModel, std: float, num_steps: int, eta: float = 0.0
+) -> list[tuple[float, float]]:
+    """Slope and noise of each reverse step of an exact chain on data N(μ, std²), noisiest first.
 
-    With the gain g = α_k std² / (α_k² std² + σ_k²) of x̂_0 it is
-    α_{k'} g + σ_{k'} (1 − α_k g) / σ_k.
+    With the gain g = α_k std² / (α_k² std² + σ_k²) of x̂_0 every step is linear in x − α μ; the
+    slope d x_{k'} / d x_k of DDIM is α_{k'} g + σ_{k'} (1 − α_k g) / σ_k.
     """
-    slopes = []
+    steps = []
     for pair in model.timesteps(num_steps):
         k, k_prev = torch.tensor(pair)[:, None]
-        alpha, sigma = (float(f(k)) for f in (model.schedule.alpha, model.schedule.sigma))
-        gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)  # of x̂_0
-        after = [float(f(k_prev)) for f in (model.schedule.alpha, model.schedule.sigma)]
-        slopes.append(after[0] * gain + after[1] * (1 - alpha * gain) / sigma)
-    return slopes
+        alpha, sigma = model.schedule.alpha(k), model.schedule.sigma(k)
+        gain = alpha * std**2 / (alpha**2 * std**2 + sigma**2)
+        slope, noise = model.schedule.step(gain, (1 - alpha * gain) / sigma, k, k_prev, eta)
+        steps.append((float(slope), float(noise)))
+    return steps
 
 
-def gaussian_output_sd(model: DiffusionModel, std: float, num_steps: int) -> float:
+def gaussian_output_sd(
+    model: DiffusionModel, std: float, num_steps: int, eta: float = 0.0
+) -> float:
     """Standard deviation of the outputs of an exact chain on data N(μ, std²), in closed form.
 
-    For one Gaussian each DDIM step is linear in x − α μ, so their slopes multiply, from sd 1.
+    From sd 1, the slope of each step squares into the variance and its noise adds to it. ``eta`` 0
+    is DDIM, 1 is DDPM.
     """
-    return math.prod(gaussian_slopes(model, std, num_steps))
+    variance = 1.0
+    for slope, noise in gaussian_steps(model, std, num_steps, eta):
+        variance = slope**2 * variance + noise**2
+    return math.sqrt(variance)
 
 
 def gaussian_survival(model: DiffusionModel, std: float, num_steps: int) -> list[float]:
-    """What is left in the actions of a δ added to x̂_0 at each reverse step, in closed form.
+    """What is left in the actions of a δ added to x̂_0 at each DDIM step, in closed form.
 
     On data N(μ, std²) the exact chain is linear. With ε̂ kept, δ at step j moves x_{k'_j} by
-    α_{k'_j} δ, and each later step m multiplies that by its slope s_m (:func:`gaussian_slopes`):
+    α_{k'_j} δ, and each later step m multiplies that by its slope s_m (:func:`gaussian_steps`):
 
         survival_j = α_{k'_j} Π_{m > j} s_m   →   √(α² std² / (α² std² + σ²))  at k'_j
 
     for a chain of many steps: the root of the data's share in the variance of x. It is 1 at the
     last step and falls to 0 where x is noise.
     """
-    slopes = gaussian_slopes(model, std, num_steps)
+    slopes = [slope for slope, _ in gaussian_steps(model, std, num_steps)]
     after = [float(model.schedule.alpha(torch.tensor([k]))) for _, k in model.timesteps(num_steps)]
     return [alpha * math.prod(slopes[j + 1 :]) for j, alpha in enumerate(after)]
