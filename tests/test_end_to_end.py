@@ -21,6 +21,7 @@ from tiny_study import TINY, settle, tiny
 
 from uepo_lib import diffusion, preparation, profiles, stages, tasks, training
 from uepo_lib.errors import UsageError
+from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.methods.bc import BC, bc
 from uepo_lib.methods.uepo import UEPO, UEPOConfig, uepo
 from uepo_lib.provenance import verify
@@ -459,6 +460,14 @@ def test_prepare_computes_what_is_committed_for_readers(
     before = world.study.store.computed()
     preparation.prepare("tiny")
     assert world.study.store.computed() == before
+
+
+def test_executed_trajectories_are_counted_in_their_run(elsewhere: Path) -> None:
+    product = GuidedRobot(tiny()).trajectories(horizon=4)["unguided"]
+    n, count = product.value.lengths.shape
+    spent = product.run.record["environment"]["executed trajectories"]
+    assert spent == {"steps": int(product.value.lengths.sum()), "episodes": (n + 1) * count}
+    assert product.value.states.shape[:3] == (n, count, 5)
 
 
 # -- profiles

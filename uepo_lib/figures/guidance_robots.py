@@ -17,10 +17,11 @@ from torch import Tensor
 from uepo_lib import plotting
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.divergence import calibrate_threshold, low_pass, nearest_neighbour
-from uepo_lib.figures.guidance import SETS, four_sets, reached
+from uepo_lib.figures.guidance import SETS, four_sets, paired, reached
 from uepo_lib.guided_sets import SHIPPED, GuidedRobot, Setting
 from uepo_lib.likelihood import estimation_errors, log_likelihood_bound
 from uepo_lib.runs import Run
+from uepo_lib.statistics import mean_interval
 from uepo_lib.subpolicies import SubPolicies
 
 NOISY = "one policy, data's noise"
@@ -115,6 +116,24 @@ def guidance_table(
             for name, actions in plans.items()
         ]
     return pd.DataFrame(rows)
+
+
+def gain_table(shares: pd.DataFrame, other: str) -> pd.DataFrame:
+    """Share of calls at τ, guided less ``other``: mean over seeds and its 95 % interval.
+
+    ``shares`` as from :func:`guidance_table`. Columns task, steps, schedule, eta, gain, low, high;
+    no interval for a single seed.
+    """
+    rows = []
+    for setting, part in shares.groupby(["task", "steps", "schedule", "eta"], sort=False):
+        gains = paired(part, "call_share", "guided", other)
+        found = (gains[0], np.nan, np.nan)
+        if len(gains) > 1:
+            interval = mean_interval(gains)
+            found = (interval.mean, interval.low, interval.high)
+        rows.append((*setting, *found))
+    columns = ["task", "steps", "schedule", "eta", "gain", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def quantile_table(robot: GuidedRobot, past: Tensor, setting: Setting) -> pd.DataFrame:
