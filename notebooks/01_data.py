@@ -73,11 +73,11 @@ everything = f"{len(found)} datasets"
 # ## The robots
 #
 # Hopper and its kin walk in a plane: they are paid for forward speed and for being healthy, less a
-# little for torque. Pen and door are tasks of a hand with some two dozen joints: turn a pen into a
-# drawn attitude, open a door. The maze is a ball with known ways to its goal. An episode
-# *terminates* when the task ends it (a walker fell, the ball arrived: there is no future value) and
-# is *truncated* when its clock runs out (the future has value, nobody watched it). The library
-# keeps the two apart everywhere.
+# little for torque. Pen, door and hammer are tasks of a hand with some two dozen joints: turn a
+# pen into a drawn attitude, open a door, drive a nail. The maze is a ball with known ways to its
+# goal. An episode *terminates* when the task ends it (a walker fell, the ball arrived: there is no
+# future value) and is *truncated* when its clock runs out (the future has value, nobody watched
+# it). The library keeps the two apart everywhere.
 
 # %%
 sizes = {

@@ -198,6 +198,9 @@ def test_planes_of_the_hand_measure_what_they_say() -> None:
     pen = torch.zeros(2, 45)
     pen[:, 33], pen[0, 36], pen[1, 37], pen[:, 26] = 1.0, 2.0, 1.0, 0.25
     assert visits.PLANES["pen"].points(pen).tolist() == [[1.0, 0.25], [0.0, 0.25]]
+    hammer = torch.zeros(1, 46)
+    hammer[0, 33:36], hammer[0, 39:42], hammer[0, 26] = torch.tensor([0.0, 3.0, 4.0]), 9.0, 0.1
+    assert visits.PLANES["hammer"].points(hammer)[0].tolist() == pytest.approx([5.0, 0.1])
     door = torch.zeros(1, 39)
     door[0, 35:38], door[0, 28] = torch.tensor([3.0, 0.0, 4.0]), 1.5
     assert visits.PLANES["door"].points(door).tolist() == [[5.0, 1.5]]

@@ -37,6 +37,10 @@ def _pen(raw: Tensor) -> Tensor:
     return torch.stack([torch.cosine_similarity(held, wanted, dim=1), raw[:, 26]], dim=1)
 
 
+def _hammer(raw: Tensor) -> Tensor:
+    return torch.stack([(raw[:, 33:36] - raw[:, 36:39]).norm(dim=1), raw[:, 26]], dim=1)
+
+
 def _door(raw: Tensor) -> Tensor:
     return torch.stack([raw[:, 35:38].norm(dim=1), raw[:, 28]], dim=1)
 
@@ -48,6 +52,7 @@ PLANES = {
     "halfcheetah": Plane("torso angle (rad)", _GAIT[1], _columns(1, 8)),
     "pen": Plane("cosine of pen and target", "pen's height (m)", _pen),
     "door": Plane("palm to handle (m)", "door's angle (rad)", _door),
+    "hammer": Plane("palm to hammer (m)", "nail driven in (m)", _hammer),
     "maze": Plane("x (m)", "y (m)", _columns(0, 1)),
 }
 

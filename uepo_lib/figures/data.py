@@ -21,6 +21,7 @@ LEVEL_COLOURS = {
 }
 JOINTS = ("thigh", "leg", "foot")
 """Hopper's."""
+ROBOTS_A_ROW = 4
 
 # ── who collected the data ──────────────────────────────────────────────────────────────────────
 
@@ -52,8 +53,13 @@ def behaviour_table(robots: Iterable[Robot]) -> pd.DataFrame:
 @plotting.figure("behaviour_training")
 def behaviour_training(table: pd.DataFrame) -> Figure:
     """Score while an agent trains, a line an agent; a star where a level was taken."""
-    made, panels = plotting.panels(table.robot.nunique(), 2.9, 2.7)
-    for axes, (robot, mine) in zip(panels, table.groupby("robot", sort=False), strict=True):
+    count = table.robot.nunique()
+    lines = -(-count // ROBOTS_A_ROW)
+    made, grid = plt.subplots(lines, ROBOTS_A_ROW, figsize=(9.6, 2.3 * lines), squeeze=False)
+    panels = list(grid.flatten())
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    for axes, (robot, mine) in zip(panels, table.groupby("robot", sort=False), strict=False):
         for _, curve in mine.drop_duplicates(["seed", "env_steps"]).groupby("seed"):
             axes.plot(curve.env_steps / 1e6, curve.score, color="0.6", linewidth=1.1)
         for level, rows in mine.dropna().groupby("level", sort=False):
@@ -62,11 +68,13 @@ def behaviour_training(table: pd.DataFrame) -> Figure:
                       markeredgecolor="white", zorder=4)  # fmt: skip
         for value in (0, 100):
             axes.axhline(value, color="0.5", linewidth=0.8, linestyle=":")
-        axes.set(xlabel="environment steps (million)", title=str(robot))
-    panels[0].set_ylabel("score while training")
-    for level, colour in LEVEL_COLOURS.items():
-        panels[-1].plot([], [], "*", color=colour, markersize=10, label=level)
-    panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="taken as")
+        axes.set(xlabel="steps (million)", title=str(robot))
+    for row in grid:
+        row[0].set_ylabel("score while training")
+    for name, colour in LEVEL_COLOURS.items():
+        panels[0].plot([], [], "*", color=colour, markersize=9, label=name)
+    made.legend(*panels[0].get_legend_handles_labels(), loc="outside right center",
+                title="taken as")  # fmt: skip
     return made
 
 
@@ -149,10 +157,10 @@ def differences_table(found: Mapping[str, Dataset]) -> pd.DataFrame:
 
 # ── what an episode looks like ──────────────────────────────────────────────────────────────────
 
-FRAMES = 5
+FRAMES = 4
 GAIT_START, GAIT_EVERY = 100, 15
 """Of an episode of a thousand steps a gait is shown: from this step on, one frame in so many."""
-FRAME_SIDE = 112
+FRAME_SIDE = 96
 """Pixels: small enough to be committed."""
 
 
@@ -189,8 +197,8 @@ def film_strips(table: pd.DataFrame) -> Figure:
         pictures = rendering.frames(robot, states.to_numpy(), size=_frame_size(robot))
         strips.append((str(name), rows.seconds.unique(), pictures))
     heights = [pictures.images.shape[1] / pictures.images.shape[2] for *_, pictures in strips]
-    made, panels = plt.subplots(len(strips), 1, figsize=(4.2, 4.4 / FRAMES * sum(heights) + 1.0),
-                                height_ratios=heights, squeeze=False)  # fmt: skip
+    size = (2.65, 2.65 / FRAMES * sum(heights) + 0.32 * len(strips))
+    made, panels = plt.subplots(len(strips), 1, figsize=size, height_ratios=heights, squeeze=False)
     for axes, (name, seconds, pictures) in zip(panels[:, 0], strips, strict=True):
         rendering.film_strip(axes, pictures, [f"{t:.2f} s" for t in seconds])
         axes.set_title(name, loc="left", size=8)
