@@ -39,31 +39,37 @@
 # | | |
 # |---|---|
 # | Paper | section 1, item 1: the state-conditional model $p_\theta(a_{1:T} \mid s_{1:T})$ |
-# | Our choices | A1 (what the model sees), A2 (denoising steps as a temperature) |
+# | Our choices | A1 (what the model sees), A2 (denoising steps as a temperature), A5 (likelihood) |
 # | Expected run time | smoke: half a minute · laptop: one minute beyond the shared models |
-# | Inputs | the Hopper medium data and its diffusion model, one a seed |
-# | Outputs | eight figures, each with its table |
+# | Inputs | two datasets, Hopper medium and pen expert, and their diffusion models, one a seed |
+# | Outputs | thirteen figures, each with its table, and two more tables |
 
 # %% tags=["parameters"]
 profile: str | None = None  # None: $UEPO_PROFILE, else laptop
-toy_updates: int = 600  # training steps of the toy model, some seconds
+toy_updates: int = 500  # training steps of each toy model, some seconds
 
 # %%
+from dataclasses import replace
+
 import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from uepo_lib import notebook, toys
+from uepo_lib import judging, notebook, toys
 from uepo_lib.denoisers import DenoiserConfig
 from uepo_lib.diffusion import DiffusionConfig, train_diffusion
+from uepo_lib.figures import denoising, likelihood
 from uepo_lib.figures import policy as views
 from uepo_lib.stages import Study
 from uepo_lib.subpolicies import seeded_noise
 
 # %%
 on_toy = ["noise_schedule", "forward_noising", "reverse_chain", "toy_training", "toy_samples"]
+on_toy += ["samplers", "prediction_types", "weight_averaging"]
 on_robot = ["diffusion_training", "action_sequences", "denoising_steps"]
+on_robot += ["likelihood_ranking", "likelihood_histogram"]
 outputs = views.both(*on_toy, *on_robot)
+outputs += ["tables/backbones.csv", "tables/toy_likelihood.csv"]
 here = notebook.start("02_diffusion_policy", profile, outputs)
 studies = [Study("hopper-medium", s, here.profile, progress=False) for s in here.budget.seeds]
 models = [study.diffusion_policy() for study in studies]
@@ -162,6 +168,25 @@ for k in (49, 40, 30, 20, 10, 0):
     print(f"k = {k:>2}: belief in each door", [round(p, 2) + 0.0 for p in shares.tolist()])
 
 # %% [markdown]
+# Three things can be predicted, since any of them gives the other two: $x_0$, $\varepsilon$, or
+# $v = \alpha \varepsilon - \sigma x_0$ (arXiv 2202.00512). They differ in what becomes of an error
+# of the network: below, its size in $\hat x_0$ for an error of one.
+
+# %% tags=["nbval-check-output"]
+levels = torch.tensor([0, 12, 25, 37, 49])
+gains = {kind: denoising.amplification(schedule, kind, levels) for kind in denoising.PREDICTIONS}
+for kind, gain in gains.items():
+    print(
+        f"{kind:>7}:", {k: round(g, 2) for k, g in zip(levels.tolist(), gain.tolist(), strict=True)}
+    )
+
+# %%
+alpha, sigma = schedule.alpha(levels).flatten(), schedule.sigma(levels).flatten()
+assert torch.allclose(gains["x0"], torch.ones(5))  # its own unit, at every level
+assert torch.allclose(gains["epsilon"], sigma / alpha, rtol=1e-4)  # without bound
+assert torch.allclose(gains["v"], sigma, rtol=1e-4)  # never more than one
+
+# %% [markdown]
 # At the noisiest level the estimate is nearly the average of all four walks, which is standing
 # still: what regression would output at once. The reverse process is what gets from there to a
 # door.
@@ -212,6 +237,35 @@ print("share of each door:", [round(float((reached == m).float().mean()), 2) for
 shares = torch.bincount(reached, minlength=4) / len(reached)
 assert (shares - toy.weights).abs().max() < 0.05  # the proportions are the data's
 assert toy.in_support(actions, torch.zeros(1000, 2)).float().mean() > 0.95
+
+# %% [markdown]
+# **DDPM beside DDIM.** DDPM (arXiv 2006.11239) takes the same $\hat x_0$ but draws fresh noise at
+# every level. In `Schedule.step` both are one line with a parameter $\eta$: 0 is DDIM, 1 is DDPM.
+# Expectation: the same initial noise gives one output under DDIM and several under DDPM. Both
+# keep the modes; both lose spread when steps are few.
+
+# %%
+dice = torch.Generator().manual_seed(0)
+first, second = (exact.sample(noise, past, 10, eta=1.0, generator=dice) for _ in range(2))
+moved = float((toy.mode_of(first) != toy.mode_of(second)).float().mean())
+assert moved > 0.3  # under DDPM a noise does not even belong to a door
+samplers = denoising.samplers_table(toy, steps, std=0.3)
+here.draw("samplers", samplers, task="toy")
+
+# %% tags=["nbval-check-output"]
+for name, part in samplers.groupby("sampler"):
+    print(f"{name}, sd kept:", dict(zip(part.steps, part.spread.round(2), strict=True)))
+
+# %%
+kept_by = samplers.pivot(index="steps", columns="sampler", values="spread")
+assert (kept_by.DDPM <= kept_by.DDIM + 1e-4).all()  # DDPM's posterior variance is the smallest
+assert (samplers[samplers.steps >= 10].inside > 0.95).all()
+Markdown(
+    f"The same 24 noises, used twice: under DDPM {moved:.0%} of the walks go to another door the "
+    f"second time, under DDIM none. At {default} steps DDIM keeps {kept_by.DDIM[default]:.0%} of "
+    f"the spread and DDPM {kept_by.DDPM[default]:.0%}. A sub-policy is a noise that stays, "
+    "so it needs DDIM."
+)
 
 # %% [markdown]
 # ## 4 · The backbone, and what it may see
@@ -265,13 +319,11 @@ assert masked.shape == batch.actions.shape and masked.abs().max() <= 1
 # learnt (orange).
 
 # %%
-toy_model = train_diffusion(
-    DiffusionConfig(num_updates=toy_updates, batch_size=128, warmup=50, lr=2e-3, ema_decay=0.98),
-    DenoiserConfig(channels=(16, 32), d_model=32, num_layers=1),
-    toy,
-    seed=0,
-    progress=False,
+process = DiffusionConfig(
+    num_updates=toy_updates, batch_size=128, warmup=50, lr=2e-3, ema_decay=0.98
 )
+small = DenoiserConfig(channels=(16, 32), d_model=32, num_layers=1)
+toy_model = train_diffusion(process, small, toy, seed=0, progress=False)
 estimates = views.estimate_table(toy_model, exact, toy)
 here.draw("toy_training", estimates, task="toy", seeds=[0])
 
@@ -315,6 +367,89 @@ Markdown(
 # The last figure deserves a second look: a network that was never told which noise belongs to
 # which door agrees with the closed form. The map from noise to output is a property of the data
 # and of the process, hardly of the network.
+#
+# **What it predicts.** Three perceptrons of one size, trained alike on $x_0$, $\varepsilon$ and
+# $v$, each against the exact posterior mean. Expectation, from section 2: at the noisy end
+# $\varepsilon$ is far off. At the quiet end it should win, since $x_k$ is nearly the answer
+# already and only a small correction has to be learnt.
+
+# %%
+flat = DenoiserConfig(backbone="mlp", d_model=32, hidden=(128, 128))
+predictors = {
+    kind: train_diffusion(replace(process, prediction=kind), flat, toy, seed=0, progress=False)
+    for kind in denoising.PREDICTIONS
+}
+predictions = denoising.prediction_table(predictors, toy)
+here.draw("prediction_types", predictions, task="toy", seeds=[0])
+
+# %%
+errors = predictions.pivot(index="k", columns="prediction", values="rmse")
+quiet, noisy = errors.loc[errors.index.min()], errors.loc[errors.index.max()]
+assert noisy.epsilon > 5 * noisy.x0  # where a plan is chosen
+assert quiet.x0 > 2 * quiet.epsilon  # where it is polished
+visited = errors.reindex([k for k, _ in exact.timesteps()], method="nearest").mean()
+assert visited.idxmin() == "x0"
+Markdown(
+    f"**Verdict.** At the noisy end the error is smallest for {noisy.idxmin()} and "
+    f"{noisy.epsilon / noisy.x0:.0f} times that of x0 for epsilon; at the quiet end it is "
+    f"smallest for {quiet.idxmin()}, and {quiet.x0 / quiet.epsilon:.0f} times as large for x0. "
+    f"Over the {default} levels of the default chain it is smallest for {visited.idxmin()}."
+)
+
+# %% [markdown]
+# We act with few steps, most of them where noise is large: hence $x_0$. Its price is at the other
+# end. There it must pass what noise the data has through the whole network, and a short training
+# does not achieve that; section 8 shows where this hurts.
+#
+# **The three backbones.** The paper names a U-Net with a Transformer. Beside it stand the U-Net
+# alone, where states enter by FiLM only, and a perceptron without any notion of time. Times are
+# ratios to the first row, measured in turn; a decision is one chain for one state.
+
+# %%
+unet = train_diffusion(process, replace(small, backbone="unet"), toy, seed=0, progress=False)
+bodies = {"unet_transformer": toy_model, "unet": unet, "mlp": predictors["x0"]}
+backbones = denoising.backbones_table(bodies, toy)
+here.table(backbones, "backbones", task="toy", seeds=[0])
+backbones.round(3)
+
+# %%
+best = backbones.loc[backbones.rmse.idxmin()]
+unknowable = float(rmse["exact to data"].mean())
+assert (backbones.rmse < 0.5 * unknowable).all()  # each learns the toy
+assert backbones.set_index("backbone").train_step["mlp"] < 1  # and the perceptron is the cheapest
+Markdown(
+    f"**Verdict.** Closest to the exact posterior mean is {best.backbone} (RMSE {best.rmse:.3f}); "
+    f"the farthest is at {backbones.rmse.max():.3f}, beside {unknowable:.2f} that nobody can know."
+)
+
+# %% [markdown]
+# A toy with one state and eight steps does not need attention over states or convolution over time,
+# so this table is about cost. Longer state histories and visible futures are what the Transformer
+# is for.
+#
+# **Averaged weights.** What is returned is not the last network but a moving average of all,
+# $\bar\theta \leftarrow d\, \bar\theta + (1 - d)\, \theta$. Each step follows the noise of one
+# batch; the average does not. Expectation: it helps as long as the learning rate is high, and no
+# more when the rate has decayed to zero.
+
+# %%
+noisier = replace(process, num_updates=toy_updates // 2, batch_size=32)
+averaging = denoising.averaging_table(toy, noisier, flat, every=toy_updates // 20)
+here.draw("weight_averaging", averaging, task="toy", seeds=[0])
+
+# %%
+late = averaging[averaging["update"] > toy_updates // 4]
+means = late.groupby(["rate", "weights"]).rmse.mean()
+last = averaging[averaging["update"] == averaging["update"].max()]
+end = last.groupby(["rate", "weights"]).rmse.mean()
+assert means["constant", "averaged"] < means["constant", "last"]
+assert abs(end["decaying", "averaged"] / end["decaying", "last"] - 1) < 0.1
+Markdown(
+    "**Verdict.** In the second half the averaged weights' error is "
+    f"{means['constant', 'averaged'] / means['constant', 'last']:.0%} of the last weights' at a "
+    f"constant rate; at the end of the decay it is "
+    f"{end['decaying', 'averaged'] / end['decaying', 'last']:.0%}."
+)
 
 # %% [markdown]
 # ## 6 · The robot
@@ -374,12 +509,171 @@ Markdown(
 )
 
 # %% [markdown]
+# ## 8 · How likely is a sequence?
+#
+# A policy that is a distribution should be able to say how likely a logged sequence is. Diffusion
+# offers three numbers (A5), all in nats.
+#
+# - **DDPM's bound** adds up, level by level, how badly $\hat x_0$ was estimated:
+#   $\log p(x_0) \ge \ldots - \sum_k \frac{1}{2}\, (\mathrm{SNR}_{k-1} - \mathrm{SNR}_k)\,
+#   E \lVert x_0 - \hat x_0(x_k) \rVert^2$.
+# - **The calibrated bound** gives each reverse step the variance that the measured error asks for
+#   (arXiv 2201.06503); DDPM's assumes none.
+# - **The probability flow** (arXiv 2011.13456) has no noise. In $z = x / \alpha$ and
+#   $\lambda = \log (\sigma / \alpha)$ it reads $\dot z = z - \hat x_0$, so the density along it
+#   changes by a trace, which is computed exactly, one derivative a dimension:
+#   $\frac{d \log p}{d \lambda} = \mathrm{tr}\, \frac{\partial \hat x_0}{\partial z} - T A$.
+#
+# The four doors have a closed form, so each can be checked. Expectation: with the exact score the
+# flow and the calibrated bound agree with it to a few hundredths of a nat a dimension, and DDPM's
+# bound lies below.
+
+# %% tags=["nbval-check-output"]
+known = likelihood.toy_likelihood_table({"exact score": exact}, toy, num_draws=4)
+for row in known.itertuples():
+    print(f"{row.model + ', ' + row.estimator:<30} {row.nats:.2f} nats a dimension")
+
+# %%
+gap = known.set_index("estimator").gap
+assert abs(gap["flow"]) < 0.02
+assert abs(gap["calibrated bound"]) < 0.05
+assert gap["DDPM's bound"] < -0.1
+
+# %% [markdown]
+# **With trained networks.** The three perceptrons of section 5, on walks that they have not seen.
+# Expectation: everything falls below the closed form, by what the network has not learnt, and
+# $x_0$ falls most, for likelihood looks at the quiet end too.
+
+# %%
+named = {f"trained, {kind}": model for kind, model in predictors.items()}
+learnt = likelihood.toy_likelihood_table(named, toy).iloc[1:]  # the closed form is above
+valued = pd.concat([known, learnt], ignore_index=True)
+here.table(valued, "toy_likelihood", task="toy", seeds=[0])
+valued.pivot(index="model", columns="estimator", values="nats").round(2)
+
+# %%
+by = learnt.pivot(index="model", columns="estimator", values="gap")
+assert (by < 0).all(axis=None)
+assert (by["DDPM's bound"] < by["flow"] + 0.1).all()
+assert (by["DDPM's bound"] < by["calibrated bound"]).all()
+above = by.index[by["calibrated bound"] > by["flow"]]
+Markdown(
+    f"**Verdict.** By the flow the closest to the closed form is *{by['flow'].idxmax()}* and the "
+    f"farthest *{by['flow'].idxmin()}*. The calibrated bound is above the flow for "
+    f"{len(above)} of {len(by)} networks."
+)
+
+# %% [markdown]
+# A bound above a likelihood is no contradiction. DDPM's chain and the flow are two models that
+# share a network. They have the same density only if the network is exact; otherwise the chain,
+# which adds the noise that its errors ask for, can describe the data better. DDPM's bound, which
+# does not, stays below.
+#
+# ## 9 · What likelihood can tell apart
+#
+# On a robot no closed form is known. What can be asked is a ranking: does a sequence that was
+# done score above a spoilt copy of it? Two kinds of copies: the steps *shuffled* in time, and
+# Gaussian noise of a fraction of $\sigma_a$, the standard deviation of the dataset's actions. Both
+# are scored in the same states with the same noise draws. The sequences are from new episodes that
+# the behaviour policy plays for this purpose, so no model has learnt from them.
+#
+# Two datasets: the pen's expert, collected with little action noise, and Hopper's medium policy
+# with its own exploration. Two conditionings (A1): the past alone, and all of $s_{1:T}$ as the
+# paper writes it. Expectation: on the quiet data at least 95 % of pairs are ranked right, for
+# shuffled copies and for noise of half a $\sigma_a$. On the noisy data a perturbation hides in the
+# noise, and the future states help, for they show what was done.
+
+# %%
+pens = [Study("pen-expert", s, here.profile, progress=False) for s in here.budget.seeds]
+judged = [judging.rank_sequences(study, study.diffusion_policy()) for study in (*pens, *studies)]
+scored = [
+    (study.task.name, study.seed, found.value)
+    for study, found in zip((*pens, *studies), judged, strict=True)
+]
+ranked = likelihood.ranking_table(scored)
+judged_by = [found.run for found in judged]
+here.draw("likelihood_ranking", ranked, judged_by, task="pen-expert, hopper-medium")
+
+# %%
+asked = ranked[ranked["copy"].isin(["shuffled", "noise 0.5"])]
+shares = asked.pivot_table(index=["task", "judge"], columns=["copy", "seed"], values="won")
+shares.round(3)
+
+# %%
+lowest = asked.groupby(["task", "judge", "copy"]).won.min()
+if here.profile != "smoke":  # every seed, both conditionings, both kinds of copies
+    assert (lowest["pen-expert"][["past", "whole"]] >= 0.95).all()
+    areas = ranked[ranked.scale.notna() & ranked.judge.isin(["past", "whole"])]
+    ends = areas.pivot_table(index=["task", "seed", "judge"], columns="scale", values="auc")
+    assert (ends[0.5] > ends[0.0625]).all()  # what is spoilt more is told apart better
+Markdown(
+    "**Verdict.** The lowest share over seeds and copies, given the past and given all: "
+    + ", ".join(
+        f"{task} {lowest[task]['past'].min():.1%} and {lowest[task]['whole'].min():.1%}"
+        for task in ("pen-expert", "hopper-medium")
+    )
+    + ". Expected on pen-expert: at least 95 %."
+)
+
+# %% [markdown]
+# **What to see.** The grey curve scores with the exact density of the policy that acted. That is
+# what a perfect model of actions given states would say. It is no upper limit: who is shown all of
+# $s_{1:T}$ also sees what the actions led to. Where only one of the two bounds is seen, they
+# coincide. And some pairs are hard for everybody: where the hand holds still, steps differ by noise
+# alone, and their order means little. If that is why pairs are lost, the policy that acted should
+# prefer the logged order by less there, too.
+
+# %%
+pen = scored[0][2]
+clearer = pen["behaviour.logged"] - pen["behaviour.shuffled"]
+lost = pen["whole.logged"] < pen["whole.shuffled"]
+Markdown(
+    f"On pen-expert, seed {scored[0][1]}: {int(lost.sum())} of {len(lost)} shuffled copies win. "
+    "The acting policy prefers the logged order by "
+    f"{float(clearer[lost].median()):.0f} nats there and by {float(clearer.median()):.0f} nats "
+    "overall (medians)."
+)
+
+# %%
+sizes = {s.task.name: s.windows.horizon * s.task.robot.action_dim for s in (pens[0], studies[0])}
+firsts = [scored[0], scored[len(pens)]]
+first_runs = [judged[0].run, judged[len(pens)].run]
+histogram = likelihood.scores_table(firsts, sizes)
+here.draw("likelihood_histogram", histogram, first_runs, task="pen-expert, hopper-medium")
+
+# %% [markdown]
+# The bar at the left edge holds everything below it.
+
+# %%
+on_hopper = [scores for task, _, scores in scored if task == "hopper-medium"]
+agreement = [likelihood.flow_agreement(scores) for scores in on_hopper]
+print("rank correlation of bound and flow on Hopper:", [round(r, 2) for r in agreement])
+typical = histogram.groupby(["task", "copy"], sort=False).nats.median().unstack()
+typical["logged, by the policy that acted"] = {
+    task: float(scores["behaviour.logged"].median()) / sizes[task] for task, _, scores in firsts
+}
+typical.round(2)
+
+# %% [markdown]
+# **The height and the order.** A pair compares two sequences in one state, where what the model
+# does not know is the same for both. Across states it is not, so an AUC over all pairs is lower
+# than the share within pairs. The height itself is another matter, as the last column shows: a
+# model that predicts $x_0$ learns the fine noise of the data last, and pays for it in every
+# dimension.
+
+# %% [markdown]
 # ## What fails
 #
 # - **One step is regression.** It returns the posterior mean, which between modes is an action
 #   nobody took. On noisy data with one mode it may score well nonetheless (notebook 03).
 # - **Few steps act like less noise.** A comparison of two samplers with different numbers of steps
 #   also compares two temperatures. Every figure here uses the default unless it says otherwise.
+# - **A likelihood's height is not its order.** A model can rank almost every pair right and be
+#   nats a dimension below the truth. Rank within a state; do not compare heights between models
+#   that predict different things.
+# - **Clipped actions have atoms.** On noisy data many actions lie at the ends of the box. A copy
+#   that is moved off an end loses density, one that is clipped onto it gains, whatever is more
+#   likely by eye: on Hopper the share within pairs need not grow with the noise.
 # - **A low loss says little.** It is dominated by noise that cannot be predicted. Samples against
 #   logged sequences and returns in the environment say more.
 # - **Undertrained models sample implausible sequences.** The smoke profile shows it: its loss has

@@ -69,7 +69,7 @@ def test_a_model_that_knows_ranks_as_it_should() -> None:
         logged = scores[f"{judge}.logged"]
         assert ranking.pairs_won(logged, scores[f"{judge}.shuffled"]) > 0.98
         assert ranking.pairs_won(logged, scores[f"{judge}.noise 0.5"]) == 1
-    assert len(scores["flow.logged"]) <= ranking.MAX_BY_FLOW < 100
+    assert len(scores["flow.logged"]) == 10
     areas = [
         ranking.auc(scores["past.logged"], scores[f"past.noise {c:g}"]) for c in ranking.SCALES
     ]
@@ -103,13 +103,12 @@ def test_the_stage_scores_episodes_that_the_dataset_does_not_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settle(monkeypatch, tmp_path / "results", tmp_path / "data")
-    monkeypatch.setattr(ranking, "MAX_BY_FLOW", 3)
     study = tiny()
     product = judging.rank_sequences(study, study.diffusion_policy())
     scores, names = product.value, {"past", "whole", "flow", "behaviour"}
     assert {name.partition(".")[0] for name in scores} == names
     assert all(bool(values.isfinite().all()) for values in scores.values())
-    assert len(scores["past.logged"]) == 10 and len(scores["flow.logged"]) == 3
+    assert len(scores["past.logged"]) == 10 and len(scores["flow.logged"]) == 1
     assert product.run.record["environment"]["evaluation"]["steps"] > 0
 
     fresh = judging.held_out_episodes(study, 80)

@@ -56,7 +56,7 @@ def rank_sequences(study: Study, model: Product[DiffusionModel]) -> Product[dict
         run.save_tensors({**scores, **_by_behaviour(study, batch, copies)}, "scores")
 
     config = {
-        "sequences": count, "by_flow": ranking.MAX_BY_FLOW, "flow_size": ranking.FLOW_SIZE,
+        "sequences": count, "flow_every": ranking.FLOW_EVERY, "flow_size": ranking.FLOW_SIZE,
         "scales": ranking.SCALES, "held_out_seed": HELD_OUT_SEED,
     }  # fmt: skip
     modules = (

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from uepo_lib import guided_sets, profiles, sweep, tasks
+from uepo_lib import guided_sets, judging, profiles, sweep, tasks
 from uepo_lib.experiments import epsilon
 from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.methods.bc import bc
@@ -14,6 +14,8 @@ from uepo_lib.methods.uepo import uepo
 from uepo_lib.stages import Product, Study, load_all
 
 TASK = "hopper-medium"
+QUIET = "pen-expert"
+"""Expert data with little action noise, beside a medium policy's with much (02)."""
 KAPPAS = (0.25, 0.5, 1.0)
 
 
@@ -26,13 +28,15 @@ def prepare(profile: str, workers: int | None = None) -> None:
     load_all(list(tasks.LOCAL), profile, workers)
     seeds = profiles.budget(profile).seeds
     waves = {
-        "models": [(name, seed) for name in MODELS for seed in seeds],
-        "methods": [(name, seed) for name in METHODS for seed in seeds]
-        + [(name, seeds[0]) for name in ONE_SEED],
+        "models": [(TASK, name, seed) for name in MODELS for seed in seeds]
+        + [(QUIET, "diffusion_policy", seed) for seed in seeds],
+        "methods": [(TASK, name, seed) for name in METHODS for seed in seeds]
+        + [(task, "ranking", seed) for task in (TASK, QUIET) for seed in seeds]
+        + [(TASK, name, seeds[0]) for name in ONE_SEED],
     }
     for title, jobs in waves.items():
         sweep.run_all(
-            [(_do, (name, seed, profile)) for name, seed in jobs],
+            [(_do, (*job, profile)) for job in jobs],
             workers or os.cpu_count() or 1,
             name=f"shared {title}",
         )
@@ -89,6 +93,11 @@ def _epsilon(study: Study) -> None:
     _ = epsilon.measure(study.seed, study.profile).run
 
 
+def _ranking(study: Study) -> None:
+    """What likelihood ranks above what (02)."""
+    _ = judging.rank_sequences(study, study.diffusion_policy()).run
+
+
 def _uepo(study: Study) -> None:
     uepo(study)
 
@@ -108,9 +117,9 @@ METHODS = {
 ONE_SEED = {"guided": _guided, "simulated": _simulated}
 
 
-def _do(name: str, seed: int, profile: str) -> None:
-    study = Study(TASK, seed, profile, progress=False)
-    {**MODELS, **METHODS, **ONE_SEED}[name](study)
+def _do(task: str, name: str, seed: int, profile: str) -> None:
+    study = Study(task, seed, profile, progress=False)
+    {**MODELS, **METHODS, **ONE_SEED, "ranking": _ranking}[name](study)
 
 
 def reading_set(profile: str) -> list[str]:

@@ -127,7 +127,7 @@ def _step(
 
 
 def backbones_table(
-    models: Mapping[str, DiffusionModel], toy: Doors, repeats: int = 15
+    models: Mapping[str, DiffusionModel], toy: Doors, repeats: int = 31
 ) -> pd.DataFrame:
     """Columns backbone, parameters, rmse (to the exact posterior mean), train_step, sample.
 
@@ -197,7 +197,7 @@ def samplers(table: pd.DataFrame) -> Figure:
         axis.minorticks_off()
         axis.set(xlabel="denoising steps", ylim=(-0.03, None))
     left.set_ylabel("output sd / data sd, one Gaussian")
-    right.set_ylabel("share in a mode's support, four doors")
+    right.set_ylabel("share in a mode's support")
     left.legend()
     return figure
 
@@ -210,9 +210,10 @@ def weight_averaging(table: pd.DataFrame) -> Figure:
     for axis, (rate, rows) in zip(axes, table.groupby("rate", sort=False), strict=True):
         for weights, colour in styles.items():
             part = rows[rows.weights == weights]
-            axis.semilogy(part["update"], part.rmse, color=colour, label=weights)
+            axis.plot(part["update"], part.rmse, color=colour, label=weights)
         axis.set(xlabel="update", title=f"{rate} learning rate")
     axes[1].sharey(axes[0])
+    axes[0].set_ylim(0, None)
     axes[0].set_ylabel(r"RMSE of $\hat x_0$ to the exact")
     axes[0].legend(title="weights")
     return figure

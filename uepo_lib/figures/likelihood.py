@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from scipy import stats
 from torch import Tensor
 
 from uepo_lib import plotting, ranking
@@ -31,7 +32,7 @@ COPIES = {
 
 
 def toy_likelihood_table(
-    models: Mapping[str, DiffusionModel], toy: Doors, count: int = 48, num_draws: int = 4
+    models: Mapping[str, DiffusionModel], toy: Doors, count: int = 48, num_draws: int = 2
 ) -> pd.DataFrame:
     """Nats a dimension of ``count`` new walks: columns model, estimator, nats, gap, error.
 
@@ -79,11 +80,9 @@ def ranking_table(scored: Iterable[tuple[str, int, Mapping[str, Tensor]]]) -> pd
             won, auc = ranking.pairs_won(logged, values), ranking.auc(logged, values)
             rows.append((task, seed, judge, copy, scale, len(values), won, auc))
     columns = ["task", "seed", "judge", "copy", "scale", "pairs", "won", "auc"]
-    order = {judge: i for i, judge in enumerate(JUDGES)}
     table = pd.DataFrame(rows, columns=columns)
-    return table.sort_values(
-        ["task", "seed", "judge", "scale"], key=lambda c: c.map(order) if c.name == "judge" else c
-    ).reset_index(drop=True)
+    table["judge"] = pd.Categorical(table.judge, list(JUDGES))
+    return table.sort_values(["judge", "scale"], kind="stable").reset_index(drop=True)
 
 
 def scores_table(
@@ -100,6 +99,12 @@ def scores_table(
             labels = {"task": task, "seed": seed, "copy": copy, "sequence": range(len(nats))}
             parts.append(pd.DataFrame({**labels, "nats": nats}))
     return pd.concat(parts)
+
+
+def flow_agreement(scores: Mapping[str, Tensor]) -> float:
+    """Spearman's rank correlation of bound and flow over logged sequences, given s_{1:T}."""
+    bound, flow = scores["whole.logged"][:: ranking.FLOW_EVERY], scores["flow.logged"]
+    return float(stats.spearmanr(bound, flow).statistic)
 
 
 def _seeded(seed: int) -> torch.Generator:

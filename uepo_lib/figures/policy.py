@@ -114,14 +114,14 @@ def sequences_table(
 def spread_table(
     model: DiffusionModel, windows: Windows, steps: Sequence[int], seed: int
 ) -> pd.DataFrame:
-    """Output sd over data sd for each number of denoising steps, at 128 logged states.
+    """Output sd over data sd for each number of denoising steps, at 64 logged states.
 
     Output sd: over 16 noises in one state. Data sd: of the logged actions around the mean output of
     the longest chain. Both are root mean squares over states, T and A. Columns source, seed, steps,
     output_sd, data_sd, ratio.
     """
     generator = torch.Generator().manual_seed(seed)
-    index = torch.randint(len(windows), (128,), generator=generator)
+    index = torch.randint(len(windows), (64,), generator=generator)
     batch, draws = windows.batch(index), 16
     noise = torch.randn(draws * len(index), *model.action_shape, generator=generator)
     context = model.encode(batch.past).repeat(draws)
