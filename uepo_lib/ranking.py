@@ -50,8 +50,8 @@ def by_model(
     """Log-likelihoods (B,) of every copy in the states of ``batch``, as "judge.copy".
 
     Judges: "past" and "whole", the calibrated bound given s_t, or the paper's s_{1:T}; "flow", the
-    probability flow given s_{1:T}, where T·A is small, of some rows and the largest noise only.
-    ``known`` are training data, which the bound is calibrated on.
+    probability flow given s_{1:T}, where T·A is small, for one row in ``FLOW_EVERY`` and without
+    the smaller noises. ``known`` are training data, which the bound is calibrated on.
     """
     scores = {}
     for judge, whole in (("past", False), ("whole", True)):
