@@ -170,6 +170,10 @@ def test_executed_ways_start_alike_stay_where_they_end_and_are_counted() -> None
     assert found.states[0, :, 0, 0].tolist() == [4, 0, 2]
     assert found.states[1, 0, :, 1].tolist() == [0, 1, 2, 3, 4, 4, 4]
     assert found.states[1, 2, :, 1].tolist() == [0, 1, 2, 2, 2, 2, 2]
+    alone = [executed.execute(policies, Counting(), torch.tensor([i]), 6) for i in (4, 0, 2)]  # type: ignore[arg-type]
+    joined = executed.Executed.join(alone)
+    assert torch.equal(joined.states, found.states)
+    assert torch.equal(joined.lengths, found.lengths)
     short = found.until(3)
     assert torch.equal(short.states, found.states[:, :, :4])
     assert short.lengths.tolist() == [[3, 3, 2], [3, 3, 2]]

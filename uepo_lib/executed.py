@@ -8,6 +8,7 @@ and by plain distance, which a constant difference does not escape.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,8 @@ from uepo_lib.statistics import Interval, mean_interval
 from uepo_lib.subpolicies import SubPolicies
 
 REVISION = 1
+ENVIRONMENTS_AT_ONCE = 64
+"""Each copy of the hand takes 10 MB."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,15 @@ class Executed:
     """(n, B, H + 1, S) standardised, the start included; after an episode's end its last state."""
     lengths: Tensor
     """(n, B) long, steps made until then."""
+
+    @staticmethod
+    def join(parts: Sequence[Executed]) -> Executed:
+        """The starts of all parts, in order."""
+        return Executed(
+            torch.cat([part.plans for part in parts], 1),
+            torch.cat([part.states for part in parts], 1),
+            torch.cat([part.lengths for part in parts], 1),
+        )
 
     def until(self, horizon: int) -> Executed:
         """The first ``horizon`` steps only."""
@@ -107,9 +119,12 @@ def from_data(
     "executed trajectories"."""
 
     def produce(run: Run) -> None:
-        simulator = study.simulator()
+        simulator, policies = study.simulator(), policy.value
         drawn = torch.randint(len(simulator.past), (count,), generator=study.generator("executed"))
-        seen = execute(policy.value, simulator, drawn, horizon)
+        waves = drawn.split(max(1, ENVIRONMENTS_AT_ONCE // policies.n))
+        seen = Executed.join([execute(policies, simulator, wave, horizon) for wave in waves])
+        for env in simulator.envs:
+            env.close()
         run.save_tensors(
             {"plans": seen.plans, "states": seen.states, "lengths": seen.lengths}, "executed"
         )
