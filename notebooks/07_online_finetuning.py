@@ -53,8 +53,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from uepo_lib import chain, notebook, ppo, profiles, stages, statistics
-from uepo_lib import study as settings
+from uepo_lib import chain, notebook, ppo, profiles, settings, stages, statistics
 from uepo_lib.figures import online as views
 from uepo_lib.figures.policy import both
 from uepo_lib.stages import Study

@@ -12,8 +12,9 @@ from uepo_lib import denoisers
 from uepo_lib.chain import ChainActor
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.errors import UsageError
-from uepo_lib.finetuning import displacement, policy_kl
+from uepo_lib.finetuning import policy_kl
 from uepo_lib.ppo import clipped_objective
+from uepo_lib.shift import displacement_in_sigmas, executed_actions
 from uepo_lib.subpolicies import SubPolicies
 
 STEPS, SIGMA, EXECUTED = 4, 0.2, 3
@@ -182,11 +183,12 @@ def test_the_first_update_leaves_the_old_policy_by_a_bounded_kl() -> None:
     """One step at a usual rate: below 0.05 nats a decision, and in the direction asked for."""
     made, past = actor(), states(64)
     old = copy.deepcopy(made)
+    explored = executed_actions(old, past, 16, generator(2))
     actions, path = made.sample_path(past, generator())
     log_prob = made.path_log_prob(past, path)
     torch.testing.assert_close(log_prob, old.path_log_prob(past, path))
     assert policy_kl(old, made, past, generator(1)) == 0
-    assert displacement(old, made, past) == 0
+    assert displacement_in_sigmas(old, made, past, explored).max() == 0
     advantage = actions[:, 0, :1] - actions[:, 0, :1].mean()  # "a larger first action, please"
     optimiser = torch.optim.Adam([p for p in made.parameters() if p.requires_grad], lr=1e-5)
     (-clipped_objective(log_prob, log_prob.detach(), advantage, 0.2)).backward()
@@ -196,7 +198,7 @@ def test_the_first_update_leaves_the_old_policy_by_a_bounded_kl() -> None:
     kl = float((log_ratio.exp() - 1 - log_ratio).mean())  # never negative, and less noisy
     assert 0 < kl < 0.05
     assert policy_kl(old, made, past, generator()) == pytest.approx(kl, rel=0.5)
-    assert 0 < displacement(old, made, past) < 0.05
+    assert 0 < displacement_in_sigmas(old, made, past, explored).mean() < 0.25
     mean_change = (made.act(past[None]) - old.act(past[None]))[0, :, 0, 0].mean()
     assert mean_change > 0
 
@@ -233,15 +235,30 @@ def test_policy_kl_is_the_mean_log_ratio(levels: int) -> None:
     assert found == pytest.approx(float(ratios.mean()), abs=5 * error)
 
 
+def test_fresh_noise_explores_from_new_starts_and_acts_from_the_centre() -> None:
+    """With σ → 0 what it explores is the sub-policy of fresh noise; noise-free it is κ = 0."""
+    kappa = 0.7
+    fresh = SubPolicies.from_seeds(
+        model(), 1, 0, kappa, action_horizon=EXECUTED, num_denoising_steps=STEPS, fresh_noise=True
+    )
+    made, past = ChainActor(fresh, 1e-9, 2), states(6)
+    zero = SubPolicies.zero_noise(model(), action_horizon=EXECUTED, num_denoising_steps=STEPS)
+    assert torch.equal(made.act(past[None]), zero.act(past[None]))
+    actions, path = made.sample_path(past, generator(3))
+    expected = fresh.act(past[None], generator(3))[0]
+    torch.testing.assert_close(actions.clamp(-1, 1), expected, atol=1e-6, rtol=0)
+    again, _ = made.sample_path(past, generator(4))
+    assert (actions - again).abs().amax((1, 2)).min() > 1e-4  # new starts at every decision
+    assert path.shape == (6, 3, *made.model.action_shape)
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 
 def test_bad_arguments_are_refused_by_name() -> None:
-    fresh = SubPolicies.from_seeds(model(), 1, 0, fresh_noise=True)
     one = sub_policies().select(0)
     for arguments, name in (
         ((sub_policies(), SIGMA, 2), "sub_policy"),
-        ((fresh, SIGMA, 2), "sub_policy"),
         ((one, 0.0, 2), "sigma"),
         ((one, SIGMA, 0), "num_levels"),
         ((one, SIGMA, STEPS + 1), "num_levels"),

@@ -55,7 +55,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         settle(patch, folder / "results", folder / "data")
         study = tiny()
-        yield World(folder, study, uepo(study), bc(study))
+        found = World(folder, study, uepo(study), bc(study))
+        _ = found.uepo.online_dynamics.run, found.bc.online.run
+        yield found
     torch.set_num_threads(threads)
 
 
@@ -154,8 +156,7 @@ def test_a_run_is_not_charged_for_its_parents(world: World) -> None:
 
 def test_same_seed_same_bits(world: World, elsewhere: Path) -> None:
     study = tiny()
-    uepo(study)
-    bc(study)
+    _ = uepo(study).online_dynamics.run, bc(study).online.run
     first = {run.id: run.record["artefacts"] for run in world.study.store.finished()}
     second = {run.id: run.record["artefacts"] for run in study.store.finished()}
     assert study.store.root.is_relative_to(elsewhere)
@@ -198,6 +199,7 @@ def test_killed_online_and_resumed_gives_the_same_bits(world: World, elsewhere: 
     assert not (here.runs / expected.id).exists()
 
     result = uepo(tiny())
+    _ = result.online_dynamics.run
     assert [entry["id"] for entry in here.computed()] == [
         expected.id,
         world.uepo.online_dynamics.run.id,

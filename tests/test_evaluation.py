@@ -223,15 +223,21 @@ def test_an_online_phase_is_watched_and_every_step_is_counted(tmp_path: Path) ->
     )  # fmt: skip
     looks = run.table("evaluations").frame()
     assert looks["episodes"].tolist() == [4, 2, 2, 4]
-    assert looks["policy_kl"].iloc[0] == looks["displacement"].iloc[0] == 0
+    assert (looks[["policy_kl", "shift", "displacement"]].iloc[0] == 0).all()
     assert (looks["displacement"].iloc[1:] > 0).all()
     assert np.isfinite(looks["policy_kl"]).all()
     returns = run.tensors("returns.safetensors")
-    assert set(returns) == {"start", "end", "start_exploring", "end_exploring"}
+    replayed = {"last_fresh", "best_fresh"}
+    assert set(returns) == {"start", "end", "start_exploring", "end_exploring", *replayed}
+    best = looks.iloc[looks["return"].argmax()]
+    assert run.json("best") == {
+        "env_steps": best.env_steps,
+        "return": pytest.approx(best["return"]),
+    }
     assert returns["start"].mean().item() == pytest.approx(looks["return"].iloc[0])
     assert returns["end"].mean().item() == pytest.approx(looks["return"].iloc[-1])
     spent = run.progress()["environment"]
     steps = int(looks["env_steps"].iloc[-1])
     assert spent["online training"]["steps"] == steps
     assert len(run.tensors("online.safetensors")["rewards"]) == steps
-    assert spent["evaluation"] == {"steps": 5 * (4 * 4 + 2 * 2), "episodes": 4 * 4 + 2 * 2}
+    assert spent["evaluation"] == {"steps": 5 * (6 * 4 + 2 * 2), "episodes": 6 * 4 + 2 * 2}

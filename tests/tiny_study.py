@@ -36,6 +36,8 @@ TINY = replace(
     num_subpolicies=3,
     amq_starts=4,
     amq_horizon=8,
+    offline_ppo_updates=6,
+    offline_ppo_every=3,
     online_env_steps=1_024,
     env_steps_per_update=128,
     evaluation_episodes=2,
@@ -77,4 +79,4 @@ def _slowly(seconds: float) -> None:
 if __name__ == "__main__":
     profiles.PROFILES["tiny"] = TINY
     _slowly(float(sys.argv[1]))
-    uepo(tiny())
+    _ = uepo(tiny()).online_dynamics.run

@@ -19,7 +19,7 @@ from uepo_lib.errors import check
 from uepo_lib.policies import normal_kl, normal_log_prob
 from uepo_lib.subpolicies import SubPolicies
 
-REVISION = 1
+REVISION = 2
 
 
 class ChainActor(nn.Module):
@@ -28,6 +28,9 @@ class ChainActor(nn.Module):
     ``num_levels`` of the chain's steps are trained. The model is copied: fine-tuning one sub-policy
     leaves the others as they were. Only the T_a actions that are executed count in the likelihood
     of the last step.
+
+    A sub-policy of fresh noise explores from κ ε with a new ε at every decision; noise-free it
+    starts at 0, the centre of its starts.
     """
 
     noise: Tensor
@@ -37,15 +40,22 @@ class ChainActor(nn.Module):
         super().__init__()
         steps = sub_policy.num_denoising_steps
         check(sub_policy.n == 1, "sub_policy", f"{sub_policy.n} members", "one: use select(i)")
-        check(not sub_policy.fresh_noise, "sub_policy", "fresh noise", "one with fixed noise")
         check(sigma > 0, "sigma", sigma, "positive")
         check(1 <= num_levels <= steps, "num_levels", num_levels, f"in 1 .. {steps}")
         self.frozen = copy.deepcopy(sub_policy.model).requires_grad_(False)
-        self.model = copy.deepcopy(sub_policy.model).requires_grad_(True)
-        self.register_buffer("noise", sub_policy.kappa[0] * sub_policy.noise[0])
+        self.model = copy.deepcopy(sub_policy.model)
+        start = sub_policy.kappa[0] * sub_policy.noise[0]
+        self.fresh_kappa = float(sub_policy.kappa[0]) if sub_policy.fresh_noise else None
+        self.register_buffer("noise", torch.zeros_like(start) if sub_policy.fresh_noise else start)
         self.sigma, self.num_steps, self.num_levels = sigma, steps, num_levels
         self.action_horizon = sub_policy.action_horizon
         self.obs_horizon = sub_policy.obs_horizon
+        self.train_last()
+
+    def train_last(self) -> ChainActor:
+        """Let gradients reach the fine-tuned steps' network, and no other."""
+        self.requires_grad_(False).model.requires_grad_(True)
+        return self
 
     def act(self, states: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(1, B, T_o, S) -> (1, B, T_a, A): noise-free without a generator, else sampled."""
@@ -60,6 +70,8 @@ class ChainActor(nn.Module):
     @torch.no_grad()
     def _path(self, states: Tensor, generator: torch.Generator | None) -> list[Tensor]:
         x = self.noise.expand(len(states), -1, -1)
+        if self.fresh_kappa is not None and generator is not None:
+            x = self.fresh_kappa * torch.randn(x.shape, generator=generator, device=x.device)
         first = self.num_steps - self.num_levels
         if first:
             context = self.frozen.encode(states)

@@ -16,7 +16,7 @@ from uepo_lib.cli_data import print_rows
 from uepo_lib.errors import UsageError, unknown
 from uepo_lib.recording import TrainingDiverged
 
-METHODS = ("uepo", "bc")
+METHODS = ("uepo", "uepo-ppo", "uni-o4", "bppo", "iql", "bc")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -97,8 +97,7 @@ def _add_runs(add: Any, with_profile: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from uepo_lib import configs
-    from uepo_lib.methods.bc import bc
-    from uepo_lib.methods.uepo import uepo
+    from uepo_lib.methods import METHODS as make
     from uepo_lib.stages import COMPONENTS, Study
 
     if options.method not in METHODS:
@@ -107,7 +106,8 @@ def _run(options: argparse.Namespace) -> int:
     study = Study(options.task, options.seed, options.profile, overrides)
     # what the store says of its runs is not part of the JSON
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
-        online = uepo(study).online if options.method == "uepo" else bc(study).online
+        online = make[options.method](study).online
+        _ = online.run
     looks = online.run.table("evaluations").frame()
     robot = study.task.robot
     rows = [

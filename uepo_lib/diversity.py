@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -98,14 +99,24 @@ class GaussianEnsemble(GaussianPolicy):
         sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
         with torch.random.fork_rng(devices=[]):
             self.body = ensemble_mlp(n, sizes, config.activation)
-        with torch.no_grad():
-            for layer, *plain in zip(self.body, *members, strict=True):
-                if isinstance(layer, EnsembleLinear):
-                    layer.weight.copy_(torch.stack([p.weight.T for p in plain]))
-                    layer.bias.copy_(torch.stack([p.bias[None] for p in plain]))
+        _stack(self.body, members)
         if not config.state_dependent_std:
             self.log_std = nn.Parameter(self.log_std.detach().repeat(n, 1, 1))
         self.n = n
+
+    @classmethod
+    def of(cls, policies: Sequence[GaussianPolicy]) -> GaussianEnsemble:
+        """Ordinary policies of one configuration side by side; :meth:`select` gives them back."""
+        check(len(policies) > 0, "policies", "none", "at least one")
+        config = policies[0].config
+        alike = all(p.config == config for p in policies)
+        check(alike, "policies", "of several configurations", "of one configuration")
+        made = cls(config, len(policies)).to(next(policies[0].parameters()))
+        _stack(made.body, [p.body for p in policies])
+        if not config.state_dependent_std:
+            with torch.no_grad():
+                made.log_std.copy_(torch.stack([p.log_std for p in policies])[:, None, None])
+        return made
 
     def select(self, i: int) -> GaussianPolicy:
         """A copy of member i as an ordinary policy."""
@@ -152,6 +163,15 @@ class GaussianEnsemble(GaussianPolicy):
     def describe(self) -> dict[str, Any]:
         """``{"n": ..., "config": ...}``; with the tensors of ``state_dict`` it rebuilds the set."""
         return {"n": self.n, "config": super().describe()}
+
+
+@torch.no_grad()
+def _stack(together: nn.Sequential, bodies: Sequence[nn.Sequential]) -> None:
+    """Copy the weights of ordinary networks into one batched network."""
+    for layer, *plain in zip(together, *bodies, strict=True):
+        if isinstance(layer, EnsembleLinear):
+            layer.weight.copy_(torch.stack([p.weight.T for p in plain]))
+            layer.bias.copy_(torch.stack([p.bias[None] for p in plain]))
 
 
 # -- training

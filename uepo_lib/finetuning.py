@@ -7,6 +7,7 @@ has two parts, the price of exploring and the price of learning, so both returns
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,15 +18,21 @@ from torch import Tensor, nn
 from uepo_lib.datasets import Normaliser
 from uepo_lib.environments import ChunkedEnvs
 from uepo_lib.errors import check
-from uepo_lib.evaluation import Evaluation, evaluate
+from uepo_lib.evaluation import EVALUATION_SEED, Evaluation, evaluate
 from uepo_lib.policies import Policy
 from uepo_lib.ppo import PPO, Actor, PPOConfig, train_ppo
 from uepo_lib.recording import Recording
 from uepo_lib.robots import Robot
+from uepo_lib.shift import displacement_in_sigmas, executed_actions, moment_matched_kl
 
-REVISION = 2
+REVISION = 3
 CURVE_SEED = 2_000_000
 """First reset seed of the evaluations between start and end."""
+FRESH_SEED = 3_000_000
+"""First reset seed of the episodes on which the last and the best policy are played again: the
+looks that the best was chosen by flatter it."""
+SHIFT_SAMPLES = 16
+"""Executed actions a probe state, of which a policy's moments are taken."""
 
 
 class OnlineActor(Actor, Policy, Protocol):
@@ -38,7 +45,11 @@ class OnlineActor(Actor, Policy, Protocol):
 
 @dataclass(frozen=True)
 class Watch:
-    """How the online phase is observed; none of it feeds back into training."""
+    """How the online phase is observed; none of it feeds back into training.
+
+    The best policy is the one whose look had the highest mean return. It is reported beside the
+    last one and used by nobody; its choice costs the episodes of the looks, which are counted.
+    """
 
     episodes: int
     curve_episodes: int
@@ -60,13 +71,6 @@ def policy_kl(
     return float(old.path_kl(new, states, path).sum(-1).mean())
 
 
-@torch.no_grad()
-def displacement(old: OnlineActor, new: OnlineActor, states: Tensor) -> float:
-    """Root mean square change of the noise-free actions on ``states`` (P, T_o, S)."""
-    change = new.act(states.unsqueeze(0)) - old.act(states.unsqueeze(0))
-    return float(change.square().mean().sqrt())
-
-
 def fine_tune(
     actor: OnlineActor,
     value: nn.Module,
@@ -82,10 +86,12 @@ def fine_tune(
     """Fine-tune ``actor`` and ``value`` in place and write all that was seen into ``run``.
 
     Tables ``metrics`` (a row an update) and ``evaluations`` (a row a look: environment steps,
-    noise-free mean return, KL and displacement from the first policy), tensors
-    ``returns.safetensors`` (``start`` and ``end``, noise-free, and their ``…_exploring``
-    counterparts, each (episodes,)), D_online in ``online.safetensors``, and the fine-tuned
-    ``model.safetensors``.
+    noise-free mean return, and how far the policy is from the first one: its own KL, the one
+    estimator of ``shift.py`` and the noise-free displacement in σ). Tensors: in
+    ``returns.safetensors`` ``start`` and ``end``, noise-free, their ``…_exploring`` counterparts,
+    and ``last_fresh`` and ``best_fresh``, the last and the best policy on fresh episodes, each
+    (episodes,); D_online in ``online.safetensors``; the fine-tuned ``model.safetensors``.
+    JSON ``best``: the environment steps and the look's return of the best policy.
     """
     check(actor.n == 1, "actor", f"{actor.n} members", "one policy")
     first_env = 10_000 * (seed + 1)
@@ -109,6 +115,7 @@ def fine_tune(
     run.account("online training", envs.num_steps, len(trainer.episodes.value))
     run.account("evaluation", *observer.spent)
     run.save_tensors(observer.returns, "returns.safetensors")
+    run.save_json("best", {k: observer.best[k] for k in ("env_steps", "return")})
     run.save_tensors(actor.state_dict(), "model.safetensors")
     run.save_tensors(envs.transitions(normaliser).named(), "online.safetensors")
     run.save_json("training_episodes", trainer.episodes.value)
@@ -137,12 +144,18 @@ class _Observer:
         self.points = set(range(every, self.last, every)[: watch.curve_points])
         self.returns: dict[str, Tensor] = {}
         self.spent = (0, 0)
+        self.best: dict[str, Any] = {"return": -math.inf}
+        self.explored = executed_actions(self.first, watch.probe, SHIFT_SAMPLES, self._probing())
+
+    def _probing(self) -> torch.Generator:
+        """The same draws at every look, so that an unchanged policy has not moved."""
+        return torch.Generator().manual_seed(self.seed)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"returns": dict(self.returns), "spent": list(self.spent)}
+        return {"returns": dict(self.returns), "spent": list(self.spent), "best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.returns = dict(state["returns"])
+        self.returns, self.best = dict(state["returns"]), dict(state["best"])
         self.spent = (state["spent"][0], state["spent"][1])
 
     def before(self) -> None:
@@ -157,30 +170,48 @@ class _Observer:
             self.returns["end"] = self._play(self.watch.episodes)
             self.returns["end_exploring"] = self._play(self.watch.episodes, exploring=True)
             self._note(self.trainer.envs.num_steps, self.returns["end"])
+            self._replay()
         elif update in self.points:
             returns = self._play(self.watch.curve_episodes, CURVE_SEED)
             self._note(self.trainer.envs.num_steps, returns)
         return {}
 
+    def _replay(self) -> None:
+        """The last policy, and the best by its look, on episodes that no look has used."""
+        self.returns["last_fresh"] = self._play(self.watch.episodes, FRESH_SEED)
+        best = copy.deepcopy(self.actor)
+        best.load_state_dict(self.best["policy"])
+        self.returns["best_fresh"] = self._play(self.watch.episodes, FRESH_SEED, policy=best)
+
     def _play(
-        self, episodes: int, first_seed: int | None = None, exploring: bool = False
+        self,
+        episodes: int,
+        first_seed: int = EVALUATION_SEED,
+        exploring: bool = False,
+        policy: OnlineActor | None = None,
     ) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed) if exploring else None
-        arguments = {} if first_seed is None else {"first_seed": first_seed}
         seen: Evaluation = evaluate(
-            self.actor, self.robot, self.normaliser, episodes, generator=generator, **arguments
-        )
+            policy or self.actor, self.robot, self.normaliser, episodes, first_seed=first_seed,
+            generator=self._probing() if exploring else None,
+        )  # fmt: skip
         self.spent = (self.spent[0] + seen.num_steps, self.spent[1] + episodes)
         return seen.returns[0]
 
     def _note(self, env_steps: int, returns: Tensor) -> None:
-        probe = torch.Generator().manual_seed(self.seed)
+        mean = float(returns.mean())
+        if mean > self.best["return"]:
+            kept = {name: value.clone() for name, value in self.actor.state_dict().items()}
+            self.best = {"env_steps": env_steps, "return": mean, "policy": kept}
+        probe = self.watch.probe
+        now = executed_actions(self.actor, probe, SHIFT_SAMPLES, self._probing())
+        moved = displacement_in_sigmas(self.first, self.actor, probe, self.explored)
         self.run.table("evaluations").append(
             {
                 "env_steps": env_steps,
-                "return": float(returns.mean()),
+                "return": mean,
                 "episodes": len(returns),
-                "policy_kl": policy_kl(self.first, self.actor, self.watch.probe, probe),
-                "displacement": displacement(self.first, self.actor, self.watch.probe),
+                "policy_kl": policy_kl(self.first, self.actor, probe, self._probing()),
+                "shift": float(moment_matched_kl(self.explored, now).mean()),
+                "displacement": float(moved.mean()),
             }
         )

@@ -63,7 +63,7 @@ class Models(Workbench):
 
         def read(run: Run) -> DiffusionModel:
             sizes = self.task.robot.state_dim, self.task.robot.action_dim
-            return _load(diffusion.build_diffusion(process, network, *sizes), run)
+            return load(diffusion.build_diffusion(process, network, *sizes), run)
 
         config = {"diffusion": asdict(process), "denoiser": asdict(network)}
         modules = (datasets, schedules, denoisers, diffusion)
@@ -79,7 +79,7 @@ class Models(Workbench):
             ))  # fmt: skip
 
         def read(run: Run) -> GaussianPolicy:
-            return _load(GaussianPolicy(gaussian), run)
+            return load(GaussianPolicy(gaussian), run)
 
         # the windows it learns from are the diffusion policy's, which end with the episode
         config = {
@@ -172,7 +172,7 @@ class Models(Workbench):
 
         def read(run: Run) -> Critic:
             sizes = self.task.robot.state_dim, self.task.robot.action_dim
-            return _load(values.build(cfg, *sizes), run)
+            return load(values.build(cfg, *sizes), run)
 
         modules = (datasets, values)
         return self.stage("critic", asdict(cfg), produce, read, modules, expect="about 2 min")
@@ -202,7 +202,7 @@ class Models(Workbench):
 
         def read(run: Run) -> DynamicsModel:
             sizes = self.task.robot.state_dim, self.task.robot.action_dim
-            return _load(dynamics.build(cfg, *sizes), run)
+            return load(dynamics.build(cfg, *sizes), run)
 
         parents: tuple[Product[Any], ...] = (*extra, start) if start else extra
         config: dict[str, Any] = {**asdict(cfg), "warm": start is not None}
@@ -285,7 +285,7 @@ class Models(Workbench):
         run.save_tensors({**model.state_dict(), **self.dataset.normaliser.tensors()})
 
 
-def _load(model: Any, run: Run) -> Any:
+def load(model: Any, run: Run) -> Any:
     """``model`` with the tensors of ``run``, frozen."""
     tensors = {k: v for k, v in run.tensors().items() if not k.startswith("normaliser.")}
     model.load_state_dict(tensors)

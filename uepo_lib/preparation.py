@@ -99,11 +99,12 @@ def _ranking(study: Study) -> None:
 
 
 def _uepo(study: Study) -> None:
-    uepo(study)
+    made = uepo(study)
+    _ = made.online.run, made.online_dynamics.run
 
 
 def _bc(study: Study) -> None:
-    bc(study)
+    _ = bc(study).online.run
 
 
 MODELS = {name: _models(name) for name in ("dynamics", "diffusion_policy", "critic", "clone")}

@@ -51,6 +51,10 @@ class Budget:
     num_subpolicies: int
     amq_starts: int
     amq_horizon: int
+    # offline improvement
+    offline_ppo_updates: int
+    offline_ppo_every: int
+    """Updates between two comparisons by AM-Q."""
     # online
     online_env_steps: int
     env_steps_per_update: int
@@ -81,6 +85,8 @@ SMOKE = Budget(
     num_subpolicies=4,
     amq_starts=8,
     amq_horizon=20,
+    offline_ppo_updates=20,
+    offline_ppo_every=10,
     online_env_steps=1_024,
     env_steps_per_update=256,
     evaluation_episodes=3,
@@ -107,6 +113,8 @@ LAPTOP = Budget(
     num_subpolicies=8,
     amq_starts=64,
     amq_horizon=200,
+    offline_ppo_updates=1_000,
+    offline_ppo_every=50,
     online_env_steps=50_000,
     env_steps_per_update=2_048,
     evaluation_episodes=50,
@@ -133,6 +141,8 @@ FULL = Budget(
     num_subpolicies=10,
     amq_starts=256,
     amq_horizon=1_000,
+    offline_ppo_updates=5_000,
+    offline_ppo_every=100,
     online_env_steps=250_000,
     env_steps_per_update=2_048,
     evaluation_episodes=50,
@@ -159,6 +169,8 @@ PAPER = Budget(
     num_subpolicies=10,
     amq_starts=512,
     amq_horizon=1_000,
+    offline_ppo_updates=10_000,
+    offline_ppo_every=100,
     online_env_steps=1_000_000,
     env_steps_per_update=2_048,
     evaluation_episodes=50,
@@ -187,6 +199,8 @@ PUBLISHED = {
     "num_subpolicies": "not said; 4 policies in Uni-O4",
     "amq_starts": "512 (Uni-O4)",
     "amq_horizon": "1000 (Uni-O4)",
+    "offline_ppo_updates": "10k (Uni-O4)",
+    "offline_ppo_every": "100 (Uni-O4)",
     "online_env_steps": "1M (Uni-O4)",
     "env_steps_per_update": "2048 (Uni-O4)",
     "evaluation_episodes": "10 (Uni-O4)",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -95,3 +96,19 @@ def tuned(
     member, kappa = pairs(n, kappas)[int(scores.argmax())]
     together = study.sub_policies(model, kappa, n=n) if kappa > 0 else study.zero_noise(model)
     return Tuned(study.member(together, member), member, kappa, table, judged.run)
+
+
+def best_member(
+    study: Study, together: Product[Any], dynamics: Product[DynamicsModel], critic: Product[Critic]
+) -> Product[Any]:
+    """The member of an ensemble with the largest AM-Q, alone."""
+    config = dict(together.config)
+    judged = study.am_q(together, dynamics, critic)
+
+    def best(policies: Any) -> Any:
+        return policies.select(int(judged.value[study.config("amq").score].argmax()))
+
+    keys = (*together.keys, *judged.keys)
+    return Product(
+        keys, lambda: (*together.runs, *judged.runs), lambda: best(together.value), config
+    )

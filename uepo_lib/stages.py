@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from uepo_lib import (
@@ -20,29 +21,32 @@ from uepo_lib import (
     schedules,
     subpolicies,
 )
+from uepo_lib.chain import ChainActor
 from uepo_lib.datasets import Transitions
 from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.evaluation import Evaluation
 from uepo_lib.finetuning import OnlineActor
-from uepo_lib.models import ACTION_HORIZON, Models
-from uepo_lib.networks import StateValue
+from uepo_lib.learners import EXPLORED, Learners, chain_actor
+from uepo_lib.models import ACTION_HORIZON
+from uepo_lib.networks import StateValue, mlp, orthogonal_
 from uepo_lib.policies import GaussianPolicy
 from uepo_lib.runs import Run
-from uepo_lib.study import COMPONENTS, ONLINE, Product, load_all, load_data
+from uepo_lib.settings import ONLINE
+from uepo_lib.study import COMPONENTS, Product, load_all, load_data
 from uepo_lib.subpolicies import SubPolicies
 from uepo_lib.values import Critic
 
 __all__ = ["ACTION_HORIZON", "COMPONENTS", "ONLINE", "Product", "Study", "load_all", "load_data"]
 
-SIGMA = 0.3
-"""Std of the exploration noise on the fine-tuned reverse steps, in action units."""
-NUM_LEVELS = 1
-"""How many of the last reverse steps are fine-tuned."""
+SCRATCH: dict[str, Any] = {
+    "hidden": (64, 64), "activation": "tanh", "state_dependent_std": False
+}  # fmt: skip
+"""The networks of PPO from scratch: those that learnt the behaviours of locomotion."""
 ACTING = (robots, environments, evaluation, policies, subpolicies, divergence, schedules)
 """The modules whose revision changes what a policy does in its environment."""
 
 
-class Study(Models):
+class Study(Learners):
     """Every stage that the methods share; each returns a :class:`Product`.
 
     >>> study = Study("hopper-medium", seed=0, profile="smoke")  # doctest: +SKIP
@@ -100,22 +104,28 @@ class Study(Models):
         returns = self.evaluate(policy, self.budget.curve_episodes).value.returns.mean(1)
         return self.member(policy, int(returns.argsort()[(len(returns) - 1) // 2]))
 
-    def fine_tune(self, policy: Product[Any], critic: Product[Critic]) -> Product[OnlineActor]:
-        """Online PPO from ``policy`` (a Gaussian or one sub-policy); V starts as IQL's."""
+    def fine_tune(
+        self, policy: Product[Any], critic: Product[Critic] | None, component: str | None = None
+    ) -> Product[OnlineActor]:
+        """Online PPO from ``policy``, a Gaussian or one sub-policy, improved offline or not.
+
+        V starts as ``critic``'s, anew without one. ``component`` names the settings of PPO, by
+        default those that were tuned for policies of this kind.
+        """
         chained = "action_horizon" in policy.config
-        cfg, b = self.config("chain_ppo" if chained else "gaussian_ppo"), self.budget
+        cfg = self.config(component or ("chain_ppo" if chained else "gaussian_ppo"))
         watched = {
-            "episodes": b.evaluation_episodes,
-            "curve_episodes": b.curve_episodes,
-            "curve_points": b.curve_points,
+            "episodes": self.budget.evaluation_episodes,
+            "curve_episodes": self.budget.curve_episodes,
+            "curve_points": self.budget.curve_points,
         }
 
         def produce(run: Run) -> None:
             watch = finetuning.Watch(**watched, probe=self.starts(256, "probe"))
+            value = _value_of(critic.value) if critic else self._new_value()
             finetuning.fine_tune(
-                _online_actor(policy.value), _value_of(critic.value), self.task.robot,
-                self.dataset.normaliser, cfg, watch, seed=self.seed, run=run,
-                progress=self.progress,
+                _online_actor(policy.value), value, self.task.robot, self.dataset.normaliser, cfg,
+                watch, seed=self.seed, run=run, progress=self.progress,
             )  # fmt: skip
 
         def read(run: Run) -> OnlineActor:
@@ -123,10 +133,28 @@ class Study(Models):
             actor.load_state_dict(run.tensors())
             return actor
 
-        explored = {"sigma": SIGMA, "num_levels": NUM_LEVELS} if chained else {}
+        explored = EXPLORED if chained else {}
         config = {"policy": dict(policy.config), "ppo": asdict(cfg), "watch": watched, **explored}
         modules = (*ACTING, ppo, chain, finetuning)
-        return self.stage("online", config, produce, read, modules, (policy, critic), "about 3 min")
+        parents = (policy, critic) if critic else (policy,)
+        return self.stage("online", config, produce, read, modules, parents, "about 3 min")
+
+    def from_scratch(self) -> Product[OnlineActor]:
+        """PPO without any offline learning, as the behaviours were trained; of D it has only the
+        scale of its states."""
+        config = replace(self.config("gaussian"), **SCRATCH)
+        untrained: Product[Any] = Product(
+            (), lambda: (), lambda: GaussianPolicy(config, self.seed), {"untrained": asdict(config)}
+        )
+        return self.fine_tune(untrained, None, "scratch_ppo")
+
+    def _new_value(self) -> StateValue:
+        sizes = (self.task.robot.state_dim, *SCRATCH["hidden"], 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            network = mlp(sizes, SCRATCH["activation"])
+            orthogonal_(network, last_gain=1.0)
+        return StateValue(network)
 
     def online_data(self, online: Product[OnlineActor]) -> Product[Transitions]:
         """D_online: every transition of the online phase."""
@@ -143,7 +171,8 @@ def _value_of(critic: Critic) -> StateValue:
 
 
 def _online_actor(policy: Any) -> Any:
-    """A copy that PPO may change."""
-    if isinstance(policy, GaussianPolicy):
-        return deepcopy(policy).requires_grad_(True)
-    return chain.ChainActor(policy, SIGMA, NUM_LEVELS)
+    """A copy that PPO may change; what was improved offline goes online as the same object."""
+    if isinstance(policy, SubPolicies):
+        return chain_actor(policy)
+    copied = deepcopy(policy)
+    return copied.train_last() if isinstance(copied, ChainActor) else copied.requires_grad_(True)

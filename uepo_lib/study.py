@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -22,13 +20,17 @@ from uepo_lib import (
     denoisers,
     diffusion,
     divergence,
+    diversity,
     dynamics,
     evaluation,
+    extraction,
     loading,
+    offline_ppo,
     policies,
     ppo,
     profiles,
     recipes,
+    settings,
     sweep,
     tasks,
     values,
@@ -50,6 +52,9 @@ COMPONENTS: dict[str, type[Any]] = {
     "denoiser": denoisers.DenoiserConfig,
     "gaussian": policies.GaussianConfig,
     "clone": cloning.CloneConfig,
+    "ensemble": diversity.EnsembleConfig,
+    "extraction": extraction.ExtractionConfig,
+    "offline_ppo": offline_ppo.OfflinePPOConfig,
     "critic": values.IQLConfig,
     "dynamics": dynamics.DynamicsConfig,
     "augmentation": augmentation.AugmentationConfig,
@@ -57,40 +62,12 @@ COMPONENTS: dict[str, type[Any]] = {
     "amq": evaluation.AMQConfig,
     "chain_ppo": ppo.PPOConfig,
     "gaussian_ppo": ppo.PPOConfig,
+    "scratch_ppo": ppo.PPOConfig,
 }
 """What ``--set component.parameter=value`` can change."""
 
 FIXED = frozenset({"state_dim", "action_dim", "obs_horizon"})
 """Parameters that the task sets and no override may."""
-
-ONLINE: dict[str, dict[str, Any]] = {
-    "chain_ppo": {
-        "learning_rate": 2e-5,
-        "critic_learning_rate": 1e-3,
-        "clip_range": 0.1,
-        "num_epochs": 5,
-        "minibatch_size": 32,
-        "target_kl": 0.05,
-    },
-    "gaussian_ppo": {
-        "learning_rate": 5e-5,
-        "critic_learning_rate": 1e-3,
-        "clip_range": 0.1,
-        "num_epochs": 5,
-        "target_kl": 0.1,
-    },
-}
-"""Online PPO. Minibatches are smaller for the chain, which decides once in T_a steps."""
-
-with (Path(__file__).parent / "tuning.csv").open(encoding="utf-8", newline="") as _file:
-    TRIED: tuple[dict[str, str], ...] = tuple(csv.DictReader(_file))
-"""Every online run that these settings were chosen by: Hopper, seed 100, which no result reports.
-
-The committed medium policy was chosen while tuning too; the rows say which agent's data they used.
-``critic_lag`` is how many updates the target of Q lagged behind: 400, then 50, after which the
-rates were chosen anew among four settings for each method, by ``mean_return``: the noise-free
-return, averaged over the looks after the first and over the starts.
-"""
 
 
 class Product(Generic[T]):
@@ -162,7 +139,7 @@ class Workbench:
             self.config(component)
 
     def config(self, component: str, **extra: Any) -> Any:
-        """The resolved configuration of a component: profile, then ``extra``, then overrides."""
+        """The resolved configuration of a component: profile, robot, ``extra``, then overrides."""
         defaults = {**self._by_profile(component), **extra}
         return build(COMPONENTS[component], self.overrides.get(component, {}), **defaults)
 
@@ -181,7 +158,15 @@ class Workbench:
             "diffusion": {"num_updates": b.diffusion_updates, "batch_size": b.diffusion_batch},
             "denoiser": {"obs_horizon": OBS_HORIZON},
             "gaussian": {**sizes, "obs_horizon": self.obs_horizon},
-            "clone": {"num_updates": b.clone_updates, "batch_size": b.clone_batch},
+            **{
+                name: {"num_updates": b.clone_updates, "batch_size": b.clone_batch}
+                for name in ("clone", "ensemble", "extraction")
+            },
+            "offline_ppo": {
+                "num_updates": b.offline_ppo_updates,
+                "batch_size": b.clone_batch,
+                "evaluate_every": b.offline_ppo_every,
+            },
             "critic": {
                 "num_updates": b.critic_updates,
                 "batch_size": b.critic_batch,
@@ -198,9 +183,9 @@ class Workbench:
             "augmentation": {"ratio": b.augmentation_ratio, "horizon": b.augmentation_horizon},
             "guidance": {"threshold": 1.0},
             "amq": {"num_starts": b.amq_starts, "horizon": b.amq_horizon},
-            **{name: {**online, **chosen} for name, chosen in ONLINE.items()},
+            **{name: {**online, **chosen} for name, chosen in settings.ONLINE.items()},
         }
-        return table[component]
+        return {**table[component], **settings.of(robot, component)}
 
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of its own for each purpose and seed."""

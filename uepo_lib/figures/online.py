@@ -201,12 +201,15 @@ def online_curves(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("policy_change")
 def policy_change(table: pd.DataFrame) -> Figure:
-    """How far the policy moved: KL from the first policy, and its noise-free actions."""
+    """How far the policy moved: its own KL from the first policy, and its noise-free actions."""
     figure, (left, right) = plotting.panels(2, width=3.3)
     _paths(left, table, "policy_kl")
     _paths(right, table, "displacement")
     left.set(xlabel="online environment steps", ylabel="KL(start ‖ now), nats a decision")
-    right.set(xlabel="online environment steps", ylabel="RMS change of actions\n(action units)")
+    right.set(
+        xlabel="online environment steps",
+        ylabel="noise-free action moved by\n(σ of the starting policy)",
+    )
     right.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

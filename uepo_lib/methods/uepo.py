@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from uepo_lib.datasets import Transitions
 from uepo_lib.diffusion import DiffusionModel
@@ -24,6 +25,8 @@ class UEPOConfig:
     """Push sub-policies apart while they generate data (A3)."""
     transitions: str = "model"
     """Where D_diff's transitions come from: "model" is offline, "simulator" is privileged (A7)."""
+    offline_improvement: str = "none"
+    """"none" as printed; "ppo" adds Uni-O4's offline PPO, on the denoising chain (A13)."""
 
     def __post_init__(self) -> None:
         valid = len(self.kappas) > 0 and min(self.kappas) >= 0
@@ -39,7 +42,9 @@ class UEPO:
     synthetic: Product[Transitions]
     dynamics: Product[DynamicsModel]
     critic: Product[Critic]
-    best: Product[SubPolicies]
+    selected: Product[SubPolicies]
+    best: Product[Any]
+    """``selected``, improved offline where that was asked for."""
     online: Product[OnlineActor]
     online_dynamics: Product[DynamicsModel]
 
@@ -64,7 +69,9 @@ def uepo(study: Study, config: UEPOConfig | None = None) -> UEPO:
 
     # 5  π* ← the best sub-policy, offline: AM-Q with Q of D in T̂.
     critic = study.critic()
-    best = select(study, model, dynamics, critic, config.kappas)
+    selected = select(study, model, dynamics, critic, config.kappas)
+    ppo = study.improvement(config.offline_improvement)
+    best: Product[Any] = study.improve_chain(selected, dynamics, critic) if ppo else selected
 
     # ── Online phase ───────────────────────────────────────────────────────────────────────────
     # 6  Roll π* out in the environment, fill D_online, fine-tune π* by PPO on its denoising chain.
@@ -73,9 +80,11 @@ def uepo(study: Study, config: UEPOConfig | None = None) -> UEPO:
     # 7  Fine-tune T̂ on D ∪ D_diff ∪ D_online.
     online_dynamics = study.dynamics(synthetic, study.online_data(online), start=dynamics)
 
-    # A product is computed when it is first asked for; the last two ask for all the others.
-    _ = online.run, online_dynamics.run
-    return UEPO(model, initial_dynamics, synthetic, dynamics, critic, best, online, online_dynamics)
+    # A product is computed when it is first asked for; the last one asks for all the others.
+    return UEPO(
+        model, initial_dynamics, synthetic, dynamics, critic, selected, best, online,
+        online_dynamics,
+    )  # fmt: skip
 
 
 def select(

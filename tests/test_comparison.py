@@ -1,0 +1,160 @@
+"""Every contender of E3 on a tiny budget: one object offline and online, equal budgets, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_study import settle, tiny
+
+from uepo_lib import learners, shift, stages
+from uepo_lib.chain import ChainActor
+from uepo_lib.experiments import offline_to_online
+from uepo_lib.experiments.contenders import Contender, contenders
+from uepo_lib.experiments.offline_to_online import Comparison, Measured
+from uepo_lib.methods.uepo import UEPOConfig, uepo
+from uepo_lib.methods.uni_o4 import uni_o4
+from uepo_lib.stages import Study
+from uepo_lib.subpolicies import SubPolicies
+
+LEAST = ("scratch", "bc", "uni_o4", "uepo_ppo", "mse", "fresh")
+ACTING = ("bc", "bc_chunk", "mse", "iql", "uni_o4", "distilled", "kappa_0", "uepo", "uepo_ppo")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+    folder = tmp_path_factory.mktemp("comparison")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        settle(patch, folder / "results", folder / "data")
+        yield tiny()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def rows(study: Study) -> dict[str, Contender]:
+    return contenders(study)
+
+
+@pytest.fixture(scope="module")
+def measured(study: Study) -> Measured:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(offline_to_online, "TUNING_TASK", "none")
+        return offline_to_online.measure(study, Comparison((study.task.name,), LEAST))
+
+
+def policy_of(rows: dict[str, Contender], name: str) -> Any:
+    product = rows[name].policy
+    assert product is not None
+    return product.value
+
+
+@pytest.mark.parametrize("name", ACTING)
+def test_one_object_acts_offline_and_online(
+    study: Study, rows: dict[str, Contender], name: str
+) -> None:
+    """Noise-free actions bit-equal across the switch; what explores has the same mean and σ."""
+    offline = policy_of(rows, name)
+    online = stages._online_actor(offline)
+    states = study.starts(32, "test")
+    assert torch.equal(online.act(states[None]), offline.act(states[None]))
+    again = learners.chain_actor(offline) if isinstance(offline, SubPolicies) else offline
+    generators = [torch.Generator().manual_seed(1) for _ in range(2)]
+    (a, path), (b, other) = (
+        each.sample_path(states, g) for each, g in zip((again, online), generators, strict=True)
+    )
+    assert torch.equal(a, b) and torch.equal(path, other)
+    kl = again.path_kl(online, states, path)  # the closed form of means and stds, by level
+    assert float(kl.abs().max()) < 1e-5
+    assert any(p.requires_grad for p in online.parameters())
+
+
+def test_the_improved_chain_goes_online_as_it_is(rows: dict[str, Contender]) -> None:
+    improved = policy_of(rows, "uepo_ppo")
+    online = stages._online_actor(improved)
+    assert isinstance(online, ChainActor)
+    assert all(torch.equal(v, improved.state_dict()[k]) for k, v in online.state_dict().items())
+    assert not any(p.requires_grad for p in online.frozen.parameters())
+    assert all(p.requires_grad for p in online.model.parameters())
+
+
+def test_a_random_candidate_is_one_of_those_that_am_q_chooses_from(
+    rows: dict[str, Contender],
+) -> None:
+    chosen = rows["random"].policy
+    assert chosen is not None and chosen.config["kappa"] in UEPOConfig().kappas
+    assert chosen.value.n == 1
+
+
+def test_greedy_takes_the_plan_with_the_largest_q(study: Study, rows: dict[str, Contender]) -> None:
+    policy = policy_of(rows, "greedy")
+    states = study.starts(16, "test")
+    plans = policy.proposals.plan_shared(states)
+    q = torch.stack([policy.critic.min_q(states[:, -1], plan[:, 0].clamp(-1, 1)) for plan in plans])
+    acted = policy.act(states[None])[0]
+    for b in range(len(states)):
+        assert torch.equal(acted[b], plans[int(q[:, b].argmax()), b, : policy.action_horizon])
+    assert len(plans) == 1 + 3 * study.budget.num_subpolicies
+
+
+def test_bppo_is_uni_o4_with_one_member_and_no_choice(study: Study) -> None:
+    single = uni_o4(study, 1)
+    assert single.ensemble.value.n == single.best.value.n == 1
+    assert uni_o4(study).ensemble.value.n == 4
+
+
+def test_offline_improvement_is_named(study: Study) -> None:
+    from uepo_lib.errors import UsageError
+
+    with pytest.raises(UsageError, match="offline_improvement"):
+        uepo(study, UEPOConfig(offline_improvement="pop"))
+
+
+def test_every_row_has_the_same_budget(measured: Measured, study: Study) -> None:
+    online = measured.online
+    assert set(online["row"]) == set(LEAST)
+    chunk = 8 * 4  # a whole round of chunks of all environments
+    spent = online["training_steps"] - study.budget.online_env_steps
+    assert (spent >= 0).all() and (spent <= chunk).all()
+    assert online["evaluation_episodes"].nunique() == 1
+
+
+def test_scores_are_of_every_row(measured: Measured, rows: dict[str, Contender]) -> None:
+    scores = measured.scores.set_index("row")
+    assert set(scores.index) == set(rows)
+    known = scores[["offline", "sampled"]].notna()
+    assert known["offline"].drop("fresh").all() or known["offline"].all()
+    assert known.loc["fresh", "sampled"]
+    assert np.isfinite(measured.online.drop(columns=["task", "row"]).to_numpy(float)).all()
+
+
+def test_the_summary_is_that_of_the_looks(measured: Measured) -> None:
+    for row, looks in measured.curves.groupby("row"):
+        summary = measured.online.set_index("row").loc[row]
+        assert summary["highest"] == pytest.approx(looks["score"].max())
+        assert summary["start"] == pytest.approx(looks["score"].iloc[0])
+        assert summary["gain"] == pytest.approx(looks["score"].iloc[-1] - looks["score"].iloc[0])
+        assert looks["score"].min() <= summary["auc"] <= looks["score"].max()
+        assert summary["dip_updates"] >= 0
+        assert summary["shift"] == looks["shift"].iloc[-1]
+
+
+def test_am_q_judges_what_it_chose_from(measured: Measured, study: Study) -> None:
+    counts = measured.selection.groupby("method").size().to_dict()
+    n = study.budget.num_subpolicies
+    assert counts == {
+        "UEPO": 1 + 3 * n, "UEPO, T̂_init": n, "Uni-O4": 4, "Uni-O4, clones": 4
+    }  # fmt: skip
+
+
+def test_moment_matched_states() -> None:
+    """The state shift of data from itself is nothing, and of moved data the closed form."""
+    cloud = torch.randn(1, 4_000, 3, generator=torch.Generator().manual_seed(0))
+    assert float(shift.moment_matched_kl(cloud, cloud)) == 0
+    moved = float(shift.moment_matched_kl(cloud + 1, cloud))
+    expected = 0.5 * float((1 / cloud.std(1).square()).sum())
+    assert moved == pytest.approx(expected, rel=1e-4)

@@ -1,0 +1,126 @@
+"""Who is compared in E3: every row, what it is made of, and whether it goes online."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from uepo_lib.finetuning import OnlineActor
+from uepo_lib.greedy import GreedyQ
+from uepo_lib.methods.bc import bc
+from uepo_lib.methods.iql import iql
+from uepo_lib.methods.uepo import UEPO, UEPOConfig, uepo
+from uepo_lib.methods.uni_o4 import uni_o4
+from uepo_lib.selection import candidates, pairs
+from uepo_lib.stages import ACTION_HORIZON, Product, Study
+from uepo_lib.subpolicies import SubPolicies
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the comparison.
+
+    ``policy`` None: nothing is learnt offline. ``online`` None: not fine-tuned in this grid.
+    ``sampled``: its score is that of sampled actions, having no noise-free ones of its own.
+    """
+
+    title: str
+    kind: str
+    """"Gaussian", "diffusion" or "deterministic"."""
+    improvement: str
+    """"none" or "ppo", offline."""
+    policy: Product[Any] | None
+    online: Product[OnlineActor] | None = None
+    sampled: bool = False
+
+
+def contenders(study: Study) -> dict[str, Contender]:
+    """Every row of E3 on one task and seed, by its short name; nothing is computed by asking.
+
+    But for π*, whose identity depends on the scores it is chosen by: AM-Q is computed here.
+    """
+    printed = uepo(study)
+    improved = uepo(study, UEPOConfig(offline_improvement="ppo"))
+    return {**_gaussians(study, printed), **_diffusion(study, printed, improved)}
+
+
+def _gaussians(study: Study, printed: UEPO) -> dict[str, Contender]:
+    Gaussian = partial(Contender, kind="Gaussian", improvement="none")
+    cloned, extracted, chunk, mse = bc(study), iql(study), bc(study, "chunk"), bc(study, "mse")
+    selected = uni_o4(study, offline_improvement="none")
+    published, single = uni_o4(study), uni_o4(study, 1)
+    student = study.distilled(printed.selected, study.clone())
+    return {
+        "scratch": Gaussian("PPO from scratch", policy=None, online=study.from_scratch()),
+        "bc": Gaussian("BC", policy=cloned.clone, online=cloned.online),
+        "bc_chunk": Gaussian(
+            f"BC, chunks of {ACTION_HORIZON}", policy=chunk.clone, online=chunk.online
+        ),
+        "mse": Contender(
+            "MSE-BC, same network and chunks", "deterministic", "none", mse.clone, mse.online
+        ),
+        "iql": Gaussian("IQL", policy=extracted.policy, online=extracted.online),
+        "uni_o4_select": Gaussian(
+            "Uni-O4 without offline PPO", policy=selected.best, online=selected.online
+        ),
+        "bppo": replace(
+            Gaussian("BPPO (Uni-O4, n = 1)", policy=single.best, online=single.online),
+            improvement="ppo",
+        ),
+        "uni_o4": replace(
+            Gaussian("Uni-O4", policy=published.best, online=published.online), improvement="ppo"
+        ),
+        "distilled": Gaussian(
+            "UEPO's π* distilled, Gaussian PPO", policy=student,
+            online=study.fine_tune(student, printed.critic),
+        ),
+    }  # fmt: skip
+
+
+def _diffusion(study: Study, printed: UEPO, improved: UEPO) -> dict[str, Contender]:
+    Diffusion = partial(Contender, kind="diffusion", improvement="none")
+    model, critic = printed.model, printed.critic
+    zero, fresh = study.zero_noise(model), study.fresh(model)
+    return {
+        "kappa_0": Diffusion(
+            "diffusion, κ = 0", policy=zero, online=study.fine_tune(zero, critic)
+        ),
+        "kappa_1": Diffusion("diffusion, κ = 1, all seeds", policy=study.sub_policies(model, 1.0)),
+        "fresh": Diffusion(
+            "diffusion, fresh noise", policy=fresh, online=study.fine_tune(fresh, critic),
+            sampled=True,
+        ),
+        "random": Diffusion("a random candidate", policy=random_candidate(study, printed)),
+        "greedy": Diffusion("best plan in each state by Q", policy=greedy(study, printed)),
+        "uepo": Diffusion("UEPO as printed", policy=printed.best, online=printed.online),
+        "uepo_ppo": replace(
+            Diffusion("UEPO with offline PPO", policy=improved.best, online=improved.online),
+            improvement="ppo",
+        ),
+    }  # fmt: skip
+
+
+def random_candidate(study: Study, made: UEPO) -> Product[SubPolicies]:
+    """One of the pairs (i, κ) that AM-Q chooses from, drawn by the seed."""
+    choices = pairs(study.budget.num_subpolicies, UEPOConfig().kappas)
+    draw = torch.randint(len(choices), (), generator=study.generator("random candidate"))
+    i, kappa = choices[int(draw)]
+    together = study.sub_policies(made.model, kappa) if kappa else study.zero_noise(made.model)
+    return study.member(together, i)
+
+
+def greedy(study: Study, made: UEPO) -> Product[GreedyQ]:
+    """argmax_i min Q(s, a^i) over the same candidates, in every state anew."""
+    kappas, n = UEPOConfig().kappas, study.budget.num_subpolicies
+    model, critic = made.model, made.critic
+
+    def make() -> GreedyQ:
+        plain = SubPolicies.from_seeds(model.value, n, study.seed, action_horizon=ACTION_HORIZON)
+        return GreedyQ(candidates(plain, kappas), critic.value)
+
+    keys = (*model.keys, *critic.keys)
+    config = {"greedy": {"n": n, "kappas": list(kappas)}, "action_horizon": ACTION_HORIZON}
+    return Product(keys, lambda: (*model.runs, *critic.runs), make, config)

@@ -1,0 +1,253 @@
+r"""E3: offline-to-online. Is UEPO better than Uni-O4, and if so, which of its parts makes it so?
+
+On each task and seed every contender (``contenders.py``) learns from the same data with the same
+budget, and those that go online get the same environment steps. Compared are (a) the offline score,
+(b) how many steps it takes to 90 % of the expert's mean return, and the mean score on the way, (c)
+the final score; beside them what the switch costs, how far policy and states shift, and whether
+AM-Q knew. Rows that differ by one component are compared with each other: the 2 × 2 of
+{Gaussian, diffusion} × {select, select and improve} (A13), and the rows around it.
+
+**Expected** before any of it was computed: on noisy data of one mode the zero-noise policy and the
+Gaussian mean score alike; offline PPO helps both; online they end close together, and the choice of
+a seed matters less than κ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from uepo_lib import profiles
+from uepo_lib.curves import area_under_curve, dip, regret, steps_to
+from uepo_lib.errors import unknown
+from uepo_lib.evaluation import Evaluation
+from uepo_lib.experiments.contenders import Contender, contenders
+from uepo_lib.methods.uepo import UEPOConfig, uepo
+from uepo_lib.methods.uni_o4 import uni_o4
+from uepo_lib.robots import Robot
+from uepo_lib.runs import Run
+from uepo_lib.shift import moment_matched_kl
+from uepo_lib.stages import Product, Study, load_data
+
+REVISION = 1
+TUNING_TASK = "hopper-medium"
+"""Every method's online settings were chosen here, on a seed that no result uses."""
+EXPERT_SHARE = 0.9
+EVERYWHERE = ("scratch", "bc", "iql", "uni_o4_select", "uni_o4", "uepo", "uepo_ppo")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Which tasks are played, and which rows go online on the tasks other than the tuning task."""
+
+    tasks: tuple[str, ...]
+    online: tuple[str, ...] | None = None
+    """None: every row that can."""
+
+    def goes_online(self, task: str, name: str) -> bool:
+        """Whether row ``name`` is fine-tuned on ``task``."""
+        return self.online is None or name in self.online or task == TUNING_TASK
+
+
+THREE = ("hopper-medium", "walker2d-medium", "pen-cloned")
+COMPARISONS = {
+    "smoke": Comparison(("hopper-medium",)),
+    "laptop": Comparison(THREE, EVERYWHERE),
+    "full": Comparison((*THREE, "hopper-medium-replay", "halfcheetah-medium", "door-cloned")),
+    "paper": Comparison(
+        (
+            *(
+                f"{robot}-{kind}@d4rl"
+                for robot in ("halfcheetah", "hopper", "walker2d")
+                for kind in ("medium", "medium-replay", "medium-expert")
+            ),
+            *("pen-human@minari", "pen-cloned@minari", "hammer-human@minari"),
+            *("door-human@minari", "relocate-human@minari"),
+        )
+    ),
+}
+
+
+def comparison_of(profile: str) -> Comparison:
+    """What ``profile`` compares; ``UsageError`` for a profile without a comparison."""
+    if profile not in COMPARISONS:
+        raise unknown("profile", profile, COMPARISONS)
+    return COMPARISONS[profile]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One task and seed: tidy tables, and the runs behind them."""
+
+    scores: pd.DataFrame
+    """A row a contender: task, seed, row, title, kind, improvement, offline and sampled score."""
+    online: pd.DataFrame
+    """A row a contender that went online; see :func:`_summary`."""
+    curves: pd.DataFrame
+    """A row a look: task, seed, row, env_steps, score, policy_kl, shift, displacement."""
+    selection: pd.DataFrame
+    """A row a candidate that AM-Q judged: its score by AM-Q and by its true return."""
+    runs: tuple[Run, ...]
+
+
+# -- one task and seed
+
+
+def measure(study: Study, comparison: Comparison | None = None) -> Measured:
+    """Everything E3 asks of one task and seed; what is finished is loaded."""
+    comparison = comparison or comparison_of(study.profile)
+    scores, summaries, curves, used = [], [], [], []
+    for name, row in contenders(study).items():
+        facts: dict[str, Any] = {"task": study.task.name, "seed": study.seed, "row": name}
+        described = {"title": row.title, "kind": row.kind, "improvement": row.improvement}
+        online = row.online if comparison.goes_online(study.task.name, name) else None
+        if online is not None:
+            scores.append({**facts, **described, **_started(online.run, study.task.robot)})
+            summaries.append({**facts, **_summary(online.run, study)})
+            curves.append(_curve(online.run, study.task.robot, facts))
+            used.append(online.run)
+        elif row.policy is not None:
+            played = _played(study, row)
+            scores.append({**facts, **described, **_offline(played, study.task.robot)})
+            used += [product.run for product in played.values()]
+    selection, judged = _selection(study)
+    return Measured(
+        pd.DataFrame(scores), pd.DataFrame(summaries), pd.concat(curves, ignore_index=True),
+        selection, (*used, *judged),
+    )  # fmt: skip
+
+
+def _started(run: Run, robot: Robot) -> dict[str, float]:
+    """The offline scores of what went online: the looks before the first update."""
+    seen = run.tensors("returns")
+    return {
+        "offline": robot.normalised(float(seen["start"].mean())),
+        "sampled": robot.normalised(float(seen["start_exploring"].mean())),
+    }
+
+
+def _played(study: Study, row: Contender) -> dict[str, Product[Evaluation]]:
+    assert row.policy is not None
+    if row.sampled:
+        return {"sampled": study.evaluate(row.policy, sampled=True)}
+    return {"offline": study.evaluate(row.policy)}
+
+
+def _offline(played: dict[str, Product[Evaluation]], robot: Robot) -> dict[str, float]:
+    """The scores of a policy that stays offline; of a set, the mean over its members."""
+    return {
+        name: robot.normalised(float(product.value.returns.mean()))
+        for name, product in played.items()
+    }
+
+
+def _summary(run: Run, study: Study) -> dict[str, Any]:
+    """What an online phase comes to: scores, sample efficiency, price of the switch, shift, steps.
+
+    ``last`` and ``best`` are fresh episodes of the last and of the best-looking policy;
+    ``to_expert`` are the steps to 90 % of the expert's mean return, unless ``censored``.
+    """
+    robot = study.task.robot
+    looks, seen = run.table("evaluations").frame(), run.tensors("returns")
+    steps, scores = looks["env_steps"], looks["return"].map(robot.normalised)
+    score = {name: robot.normalised(float(values.mean())) for name, values in seen.items()}
+    goal = steps_to(steps, scores, expert_level(study))
+    price = dip(scores, score["start_exploring"])
+    spent = run.record["environment"]
+    return {
+        "start": score["start"], "end": score["end"], "gain": score["end"] - score["start"],
+        "last": score["last_fresh"], "best": score["best_fresh"],
+        "best_at": run.json("best")["env_steps"],
+        "last_three": float(scores.iloc[-3:].mean()), "highest": float(scores.max()),
+        "auc": area_under_curve(steps, scores), "regret": regret(steps, scores),
+        "to_expert": goal.steps, "censored": goal.censored,
+        "dip_exploring": price.exploring, "dip_updates": price.updates,
+        "policy_kl": float(looks["policy_kl"].iloc[-1]), "shift": float(looks["shift"].iloc[-1]),
+        "shift_early": float(looks["shift"].iloc[1]),
+        "displacement": float(looks["displacement"].iloc[-1]), **_state_shift(run, study),
+        "training_steps": spent["online training"]["steps"],
+        "training_episodes": spent["online training"]["episodes"],
+        "evaluation_steps": spent["evaluation"]["steps"],
+        "evaluation_episodes": spent["evaluation"]["episodes"],
+    }  # fmt: skip
+
+
+def _state_shift(run: Run, study: Study) -> dict[str, float]:
+    """KL(visited ‖ D) of moment-matched Gaussians over standardised states, in nats: of the first
+    states of the online phase, as many as two updates have, and of as many last ones."""
+    visited, data = run.tensors("online")["states"], study.dataset.states
+    size = min(2 * study.budget.env_steps_per_update, len(visited) // 2)
+    parts = {"states_early": visited[:size], "states_late": visited[-size:]}
+    return {
+        name: float(moment_matched_kl(part.unsqueeze(0), data.unsqueeze(0)))
+        for name, part in parts.items()
+    }
+
+
+def expert_level(study: Study) -> float:
+    """90 % of the mean return of the robot's expert dataset, normalised; 90 where there is none."""
+    robot = study.task.robot
+    if study.task.source != "local":
+        return 100 * EXPERT_SHARE
+    expert = load_data(f"{robot.name}-expert", study.profile, False)
+    return EXPERT_SHARE * robot.normalised(float(expert.episode_returns().mean()))
+
+
+def _curve(run: Run, robot: Robot, facts: dict[str, Any]) -> pd.DataFrame:
+    looks = run.table("evaluations").frame()
+    looks["look"], looks["score"] = range(len(looks)), looks["return"].map(robot.normalised)
+    for name, value in facts.items():
+        looks[name] = value
+    return looks
+
+
+def _selection(study: Study) -> tuple[pd.DataFrame, list[Run]]:
+    """AM-Q beside the truth, for UEPO's candidates and for Uni-O4's members before and after PPO.
+
+    The true returns are for judging the judge: no method sees them.
+    """
+    printed, published = uepo(study), uni_o4(study)
+    model, dynamics, critic = printed.model, printed.dynamics, printed.critic
+    groups: list[tuple[str, float, Product[Any], Product[Any]]] = [
+        ("UEPO", kappa, study.sub_policies(model, kappa) if kappa else study.zero_noise(model),
+         dynamics)
+        for kappa in UEPOConfig().kappas
+    ]  # fmt: skip
+    groups.append(("UEPO, T̂_init", 1.0, study.sub_policies(model, 1.0), printed.initial_dynamics))
+    groups.append(("Uni-O4, clones", 0.0, published.ensemble, published.dynamics))
+    groups.append(("Uni-O4", 0.0, published.improved, published.dynamics))
+    rows, runs = [], []
+    for method, kappa, policies, judge in groups:
+        scores = study.am_q(policies, judge, critic)
+        played = study.evaluate(policies, study.budget.curve_episodes)
+        runs += [scores.run, played.run]
+        returns = played.value.returns.mean(1)
+        for i, value in enumerate(returns.tolist()):
+            judged = {name: float(each[i]) for name, each in scores.value.items()}
+            rows.append(
+                {"task": study.task.name, "seed": study.seed, "method": method, "kappa": kappa,
+                 "member": i, **judged, "score": study.task.robot.normalised(value)}
+            )  # fmt: skip
+    return pd.DataFrame(rows), runs
+
+
+# -- every task and seed
+
+
+def run(
+    profile: str, comparison: Comparison | None = None
+) -> tuple[dict[str, pd.DataFrame], list[Run]]:
+    """All tasks and seeds of ``profile``: the four tables of :class:`Measured`, and their runs."""
+    comparison = comparison or comparison_of(profile)
+    found = [
+        measure(Study(task, seed, profile, progress=False), comparison)
+        for task in comparison.tasks
+        for seed in profiles.budget(profile).seeds
+    ]
+    tables = {
+        name: pd.concat([getattr(one, name) for one in found], ignore_index=True)
+        for name in ("scores", "online", "curves", "selection")
+    }
+    return tables, [each for one in found for each in one.runs]
