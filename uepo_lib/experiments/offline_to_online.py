@@ -19,9 +19,9 @@ from typing import Any
 
 import pandas as pd
 
-from uepo_lib import profiles
+from uepo_lib import profiles, settings
 from uepo_lib.curves import area_under_curve, dip, regret, steps_to
-from uepo_lib.errors import unknown
+from uepo_lib.errors import check, unknown
 from uepo_lib.evaluation import Evaluation
 from uepo_lib.experiments.contenders import Contender, contenders
 from uepo_lib.methods.uepo import UEPOConfig, uepo
@@ -167,11 +167,34 @@ def _summary(run: Run, study: Study) -> dict[str, Any]:
         "policy_kl": float(looks["policy_kl"].iloc[-1]), "shift": float(looks["shift"].iloc[-1]),
         "shift_early": float(looks["shift"].iloc[1]),
         "displacement": float(looks["displacement"].iloc[-1]), **_state_shift(run, study),
-        "training_steps": spent["online training"]["steps"],
+        "settings": _settings_of(run), "training_steps": spent["online training"]["steps"],
         "training_episodes": spent["online training"]["episodes"],
         "evaluation_steps": spent["evaluation"]["steps"],
         "evaluation_episodes": spent["evaluation"]["episodes"],
     }  # fmt: skip
+
+
+def _settings_of(run: Run) -> str:
+    """Which tuned online settings a run used."""
+    ppo = run.spec.config["ppo"]
+    found = [
+        name
+        for name, chosen in settings.ONLINE.items()
+        if all(ppo[key] == value for key, value in chosen.items())
+    ]
+    check(len(found) == 1, "ppo", found, "the settings of one component")
+    return found[0]
+
+
+def budget(online: pd.DataFrame) -> pd.DataFrame:
+    """A row a contender: environment steps by purpose, the settings it has and how many were tried
+    for them, on the tuning task and on a seed that no result uses."""
+    tried = pd.DataFrame(settings.TRIED).groupby("method")["run"].nunique()
+    tried_for = {"chain_ppo": "UEPO", "gaussian_ppo": "BC"}
+    counted = ["training_steps", "training_episodes", "evaluation_steps", "evaluation_episodes"]
+    table = online.groupby(["row", "settings"], sort=False)[counted].mean().round().reset_index()
+    table["settings_tried"] = [int(tried.get(tried_for.get(s, ""), 0)) for s in table["settings"]]
+    return table
 
 
 def _state_shift(run: Run, study: Study) -> dict[str, float]:
@@ -236,16 +259,22 @@ def _selection(study: Study) -> tuple[pd.DataFrame, list[Run]]:
 # -- every task and seed
 
 
+def studies(profile: str, comparison: Comparison | None = None) -> dict[tuple[str, int], Study]:
+    """Every task and seed of ``profile``, by both."""
+    comparison = comparison or comparison_of(profile)
+    return {
+        (task, seed): Study(task, seed, profile, progress=False)
+        for task in comparison.tasks
+        for seed in profiles.budget(profile).seeds
+    }
+
+
 def run(
     profile: str, comparison: Comparison | None = None
 ) -> tuple[dict[str, pd.DataFrame], list[Run]]:
     """All tasks and seeds of ``profile``: the four tables of :class:`Measured`, and their runs."""
     comparison = comparison or comparison_of(profile)
-    found = [
-        measure(Study(task, seed, profile, progress=False), comparison)
-        for task in comparison.tasks
-        for seed in profiles.budget(profile).seeds
-    ]
+    found = [measure(study, comparison) for study in studies(profile, comparison).values()]
     tables = {
         name: pd.concat([getattr(one, name) for one in found], ignore_index=True)
         for name in ("scores", "online", "curves", "selection")

@@ -26,10 +26,12 @@ def bc(study: Study, kind: Clone = "gaussian") -> BC:
     "gaussian" clones one action, "chunk" T_a at once; "mse" is deterministic and has the diffusion
     policy's network and chunks; "diffusion" acts from zero noise.
     """
+    if kind == "chunk":
+        # it decides as often as a chain does, so it learns with a chain's settings
+        chunk = study.chunk_clone(ACTION_HORIZON)
+        return BC(chunk, study.fine_tune(chunk, study.critic(), "chain_ppo"))
     if kind == "gaussian":
         clone: Product[Any] = study.clone()
-    elif kind == "chunk":
-        clone = study.chunk_clone(ACTION_HORIZON)
     elif kind == "mse":
         clone = study.regression()
     elif kind == "diffusion":

@@ -1,0 +1,177 @@
+"""What the tables of E3 say. Pure functions of the tables; thresholds fixed before any run.
+
+Scores are D4RL's, 0 a random policy and 100 D4RL's expert. A gain is a difference of two rows on
+one task and seed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from uepo_lib.errors import check
+from uepo_lib.statistics import (
+    Interval,
+    interquartile_mean,
+    mean_interval,
+    probability_of_improvement,
+    stratified_bootstrap,
+    verdict_on_gain,
+)
+
+CLAIMED = {"locomotion": 0.059, "hand": 0.124}
+"""The paper's gains over Uni-O4, relative to Uni-O4's total."""
+HOLDS, MOVED = 0.9, 0.01
+"""Online UEPO is stable if its last three looks average HOLDS of its highest one, and has moved if
+the KL of ``shift.py`` from first to last policy, in nats, is above MOVED."""
+MEASURES = {"offline": "offline score", "auc": "mean score online", "last": "final score"}
+
+PAIRS = {
+    "headline": ("uepo", "uni_o4"),
+    "equal: select only": ("uepo", "uni_o4_select"),
+    "equal: offline PPO": ("uepo_ppo", "uni_o4"),
+    "UEPO over BC": ("uepo", "bc"),
+}
+"""Claims: the first row is said to be better than the second."""
+SWAPS = {
+    "(i, κ) by AM-Q, not κ = 0": ("uepo", "kappa_0"),
+    "(i, κ) by AM-Q, not at random": ("uepo", "random"),
+    "one plan for good, not the best in each state": ("uepo", "greedy"),
+    "fixed noise, not fresh": ("uepo", "fresh"),
+    "PPO on the chain, not on a Gaussian": ("uepo", "distilled"),
+    "diffusion, not regression": ("kappa_0", "mse"),
+    "U-Net + Transformer, not a perceptron": ("mse", "bc_chunk"),
+    "chunks, not single actions": ("bc_chunk", "bc"),
+    "offline PPO (diffusion)": ("uepo_ppo", "uepo"),
+    "offline PPO (Gaussian)": ("uni_o4", "uni_o4_select"),
+    "four policies, not one": ("uni_o4", "bppo"),
+    "weights by advantage": ("iql", "bc"),
+    "offline learning at all": ("bc", "scratch"),
+}
+"""One component each: what the first row has and the second has not."""
+
+
+def wide(scores: pd.DataFrame, online: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Scores by (task, seed) and row. Of ``offline`` a row without noise-free actions of its own
+    has its sampled ones, and PPO from scratch has none."""
+    if measure == "offline":
+        found = scores[scores["row"] != "scratch"].copy()
+        fresh = found["row"] == "fresh"
+        found["value"] = found["offline"].where(~fresh, found["sampled"])
+    else:
+        check(measure in MEASURES, "measure", measure, f"one of {list(MEASURES)}")
+        found = online.assign(value=online[measure])
+    return found.pivot(index=["task", "seed"], columns="row", values="value")
+
+
+def gains(
+    scores: pd.DataFrame, online: pd.DataFrame, pairs: dict[str, tuple[str, str]]
+) -> pd.DataFrame:
+    """A row a pair, measure, task and seed where both rows were played: pair, measure, task, seed,
+    ours, theirs, gain."""
+    parts = []
+    for measure in MEASURES:
+        table = wide(scores, online, measure)
+        for pair, (ours, theirs) in pairs.items():
+            if ours not in table or theirs not in table:
+                continue
+            both = table[[ours, theirs]].dropna().set_axis(["ours", "theirs"], axis=1)
+            parts.append(both.reset_index().assign(pair=pair, measure=measure))
+    found = pd.concat(parts, ignore_index=True)
+    return found.assign(gain=found["ours"] - found["theirs"])
+
+
+def by_task(gained: pd.DataFrame) -> pd.DataFrame:
+    """Mean gain and its interval over seeds: pair, measure, task, mean, low, high, seeds."""
+    rows = []
+    for (pair, measure, task), part in gained.groupby(["pair", "measure", "task"], sort=False):
+        found = mean_interval(part["gain"])
+        rows.append((pair, measure, task, found.mean, found.low, found.high, len(part)))
+    return pd.DataFrame(rows, columns=["pair", "measure", "task", "mean", "low", "high", "seeds"])
+
+
+def aggregate(gained: pd.DataFrame, without: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Over all tasks but ``without``, which is where settings were tuned: pair, measure, tasks,
+    seeds, gain of the interquartile means with its stratified bootstrap interval (low, high), the
+    probability of improvement, verdict."""
+    rows = []
+    kept = gained[~gained["task"].isin(without)]
+    for (pair, measure), part in kept.groupby(["pair", "measure"], sort=False):
+        ours, theirs = (_square(part, side) for side in ("ours", "theirs"))
+        found = stratified_bootstrap(
+            ours, theirs, statistic=_difference, generator=np.random.default_rng(0)
+        )
+        better = probability_of_improvement(ours, theirs)
+        verdict = verdict_on_gain(found, len(ours))
+        rows.append(
+            (pair, measure, ours.shape[1], len(ours), found.mean, found.low, found.high, better,
+             verdict)
+        )  # fmt: skip
+    columns = [
+        "pair", "measure", "tasks", "seeds", "gain", "low", "high", "probability", "verdict"
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _square(part: pd.DataFrame, side: str) -> np.ndarray:
+    table = part.pivot(index="seed", columns="task", values=side)
+    check(not table.isna().any(axis=None), "seeds", "missing on a task", "the same on every task")
+    return table.to_numpy()
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return interquartile_mean(ours) - interquartile_mean(theirs)
+
+
+def relative_claim(gained: pd.DataFrame, measure: str, family: str) -> tuple[Interval, str]:
+    """The paper's claim for ``family``: the gain on totals over tasks, relative to theirs, with its
+    interval over seeds, and the verdict against :data:`CLAIMED`."""
+    part = gained[(gained["pair"] == "headline") & (gained["measure"] == measure)]
+    totals = part.groupby("seed")[["ours", "theirs"]].sum()
+    found = mean_interval((totals["ours"] - totals["theirs"]) / totals["theirs"].mean())
+    return found, verdict_on_gain(found, len(totals), CLAIMED[family])
+
+
+def stability(online: pd.DataFrame, row: str = "uepo") -> pd.DataFrame:
+    """Is the online phase of ``row`` stable, does it gain, did it move? A row a task: gain with its
+    interval over seeds, and the share of seeds that meet each rule."""
+    rows = []
+    for task, part in online[online["row"] == row].groupby("task", sort=False):
+        found = mean_interval(part["gain"])
+        holds = part["last_three"] >= HOLDS * part["highest"]
+        rows.append(
+            {"task": task, "start": part["start"].mean(), "end": part["end"].mean(),
+             "gain": found.mean, "low": found.low, "high": found.high, "holds": holds.mean(),
+             "not_below_start": (part["last_three"] >= part["start"]).mean(),
+             "moved": (part["shift"] > MOVED).mean(), "shift": part["shift"].mean(),
+             "seeds": len(part)}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def offline_improvement(selection: pd.DataFrame) -> pd.DataFrame:
+    """Is Uni-O4's offline phase better than its own clones? True returns of the same members before
+    and after: task, before, after, gain, low, high (over seeds), seeds."""
+    pair = selection[selection["method"].isin(["Uni-O4", "Uni-O4, clones"])]
+    means = pair.pivot_table(index=["task", "seed"], columns="method", values="score")
+    rows = []
+    for task, part in means.groupby(level="task", sort=False):
+        found = mean_interval(part["Uni-O4"] - part["Uni-O4, clones"])
+        before, after = part["Uni-O4, clones"].mean(), part["Uni-O4"].mean()
+        rows.append((task, before, after, found.mean, found.low, found.high, len(part)))
+    return pd.DataFrame(rows, columns=["task", "before", "after", "gain", "low", "high", "seeds"])
+
+
+def judged(selection: pd.DataFrame, score: str = "dead_zero") -> pd.DataFrame:
+    """Does AM-Q know? Spearman's correlation of ``score`` with the true score, and what the choice
+    loses to the best: task, seed, method, correlation, chosen, best, regret, mean."""
+    rows = []
+    for (task, seed, method), part in selection.groupby(["task", "seed", "method"], sort=False):
+        chosen = float(part["score"].iloc[int(part[score].to_numpy().argmax())])
+        best = float(part["score"].max())
+        alike = part[score].nunique() < 2 or part["score"].nunique() < 2
+        rho = float("nan") if alike else float(stats.spearmanr(part[score], part["score"])[0])
+        rows.append((task, seed, method, rho, chosen, best, best - chosen, part["score"].mean()))
+    columns = ["task", "seed", "method", "correlation", "chosen", "best", "regret", "mean"]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,151 @@
+"""E3 as pictures: who scores what before and after going online, and what each component adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from uepo_lib import plotting
+from uepo_lib.experiments.comparison_verdict import MEASURES
+
+NAMES = {
+    "uepo": "UEPO as printed",
+    "uepo_ppo": "UEPO + offline PPO",
+    "greedy": "best plan a state, by Q",
+    "random": "a random candidate",
+    "fresh": "diffusion, fresh noise",
+    "kappa_1": "diffusion, κ = 1",
+    "kappa_0": "diffusion, κ = 0",
+    "mse": "MSE-BC, same network",
+    "distilled": "π* distilled",
+    "uni_o4": "Uni-O4",
+    "uni_o4_select": "Uni-O4, no offline PPO",
+    "bppo": "BPPO",
+    "iql": "IQL",
+    "bc_chunk": "BC, chunks",
+    "bc": "BC",
+    "scratch": "PPO from scratch",
+}
+"""Every row of E3 from top to bottom, as figures and tables call it."""
+KINDS = {
+    "diffusion": plotting.COLOURS["UEPO"],
+    "Gaussian": plotting.COLOURS["BC"],
+    "deterministic": plotting.COLOURS["control"],
+}
+LINES = {
+    "uepo": (plotting.COLOURS["UEPO"], "-"),
+    "uepo_ppo": (plotting.COLOURS["UEPO"], "--"),
+    "uni_o4": (plotting.COLOURS["model"], "-"),
+    "uni_o4_select": (plotting.COLOURS["model"], "--"),
+    "iql": (plotting.COLOURS["highlight"], "-"),
+    "bc": (plotting.COLOURS["BC"], "-"),
+    "scratch": (plotting.COLOURS["data"], ":"),
+}
+
+
+def _present(table: pd.DataFrame) -> list[str]:
+    return [name for name in NAMES if name in set(table["row"])]
+
+
+@plotting.figure("12_scores")
+def draw_scores(table: pd.DataFrame) -> Figure:
+    """Columns task, seed, row, kind, phase (offline, final), score: dots are seeds, bars means."""
+    tasks = list(dict.fromkeys(table["task"]))
+    rows = _present(table)[::-1]
+    figure, panels = plotting.panels(len(tasks), 3.0, 0.6 + 0.3 * len(rows))
+    for axes, task in zip(panels, tasks, strict=True):
+        for place, row in enumerate(rows):
+            part = table[(table["task"] == task) & (table["row"] == row)]
+            _pair(axes, part, place)
+        axes.set(title=task, xlabel="normalised score", ylim=(-0.6, len(rows) - 0.4))
+        axes.set_yticks(range(len(rows)), [NAMES[r] for r in rows] if axes is panels[0] else [])
+        axes.grid(axis="y", color="0.95")
+    _legend(figure)
+    return figure
+
+
+def _pair(axes: Axes, part: pd.DataFrame, place: int) -> None:
+    for phase, shift, filled in (("offline", 0.16, False), ("final", -0.16, True)):
+        values = part.loc[part["phase"] == phase, "score"].dropna()
+        if values.empty:
+            continue
+        colour = KINDS[part["kind"].iloc[0]]
+        axes.scatter(
+            values, np.full(len(values), place + shift), s=16, zorder=3, edgecolor=colour,
+            facecolor=colour if filled else "white", linewidth=1,
+        )  # fmt: skip
+        axes.vlines(values.mean(), place + shift - 0.13, place + shift + 0.13, colour, linewidth=2)
+
+
+def _legend(figure: Figure) -> None:
+    marks = [
+        Line2D([], [], marker="o", linestyle="", color=colour, label=kind)
+        for kind, colour in KINDS.items()
+    ]
+    marks += [
+        Line2D([], [], marker="o", linestyle="", color="0.3", markerfacecolor="white",
+               label="offline"),
+        Line2D([], [], marker="o", linestyle="", color="0.3", label="after online fine-tuning"),
+    ]  # fmt: skip
+    figure.legend(handles=marks, loc="outside upper center", ncols=len(marks))
+
+
+@plotting.figure("12_curves")
+def draw_curves(table: pd.DataFrame) -> Figure:
+    """Columns task, seed, row, look, env_steps, score, expert: thin lines are seeds."""
+    tasks = list(dict.fromkeys(table["task"]))
+    figure, panels = plotting.panels(len(tasks), 3.3, 3.3)
+    for axes, task in zip(panels, tasks, strict=True):
+        here = table[table["task"] == task]
+        for row, (colour, line) in LINES.items():
+            part = here[here["row"] == row]
+            for _, one in part.groupby("seed"):
+                axes.plot(one.env_steps, one.score, line, color=colour, alpha=0.3, linewidth=0.8)
+            mean = part.groupby("look")[["env_steps", "score"]].mean()
+            axes.plot(mean.env_steps, mean.score, line, color=colour, label=NAMES[row])
+        level = float(here["expert"].iloc[0])
+        axes.axhline(level, color="0.4", linestyle=(0, (1, 3)), linewidth=1)
+        axes.text(here.env_steps.max(), level, "90 % of the expert", size="x-small", ha="right",
+                  va="bottom", color="0.35")  # fmt: skip
+        axes.set(title=task, xlabel="online environment steps")
+    panels[0].set_ylabel("normalised score, noise-free")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    return figure
+
+
+@plotting.figure("12_components")
+def draw_components(table: pd.DataFrame) -> Figure:
+    """Columns pair, measure, task, seed, gain: what one component adds, a dot a task and seed."""
+    pairs = list(dict.fromkeys(table["pair"]))[::-1]
+    measures = [m for m in MEASURES if m in set(table["measure"])]
+    tasks = list(dict.fromkeys(table["task"]))
+    figure, panels = plotting.panels(len(measures), 2.9, 0.7 + 0.27 * len(pairs))
+    colours = list(plotting.COLOURS.values())
+    for axes, measure in zip(panels, measures, strict=True):
+        for place, pair in enumerate(pairs):
+            part = table[(table["pair"] == pair) & (table["measure"] == measure)]
+            for i, task in enumerate(tasks):
+                values = part.loc[part["task"] == task, "gain"]
+                height = place + 0.22 * (i - (len(tasks) - 1) / 2)
+                axes.scatter(values, np.full(len(values), height), s=12, color=colours[i])
+        axes.axvline(0, color="0.4", linewidth=1)
+        axes.set(title=f"{MEASURES[measure]}", xlabel="points gained")
+        axes.set_yticks(range(len(pairs)), pairs if axes is panels[0] else [])
+        axes.set_ylim(-0.6, len(pairs) - 0.4)
+    marks = [
+        Line2D([], [], marker="o", linestyle="", color=colours[i], label=task)
+        for i, task in enumerate(tasks)
+    ]
+    figure.legend(handles=marks, loc="outside upper center", ncols=len(marks))
+    return figure
+
+
+def ordered(rows: Sequence[str]) -> list[str]:
+    """Names of rows in the order of the figures."""
+    return [name for name in NAMES if name in set(rows)]

@@ -1,0 +1,95 @@
+"""E3, closer: the price of the switch, how far policies and states move, what AM-Q knew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from uepo_lib import plotting
+from uepo_lib.figures.comparison import LINES, NAMES
+from uepo_lib.statistics import performance_profile
+
+JUDGED = {
+    "UEPO": ("UEPO's (i, κ), judged in T̂", plotting.COLOURS["UEPO"]),
+    "Uni-O4, clones": ("Uni-O4's clones", plotting.COLOURS["BC"]),
+    "Uni-O4": ("Uni-O4 after offline PPO", plotting.COLOURS["model"]),
+}
+
+
+@plotting.figure("12_switch")
+def draw_switch(table: pd.DataFrame) -> Figure:
+    """Columns task, seed, row, dip_exploring, dip_updates: the two prices, a dot a seed."""
+    tasks = list(dict.fromkeys(table["task"]))
+    rows = [row for row in LINES if row in set(table["row"]) and row != "scratch"]
+    figure, panels = plotting.panels(len(tasks), 3.0, 2.9)
+    for axes, task in zip(panels, tasks, strict=True):
+        for place, row in enumerate(rows):
+            part = table[(table["task"] == task) & (table["row"] == row)]
+            for column, shift, marker in (
+                ("dip_exploring", -0.15, "o"),
+                ("dip_updates", 0.15, "^"),
+            ):
+                axes.scatter(
+                    np.full(len(part), place + shift), part[column], s=18, marker=marker,
+                    color=LINES[row][0], facecolor=LINES[row][0] if marker == "o" else "white",
+                    label=column if place == 0 else None,
+                )  # fmt: skip
+        axes.axhline(0, color="0.4", linewidth=0.8)
+        axes.set_title(task)
+        axes.set_xticks(range(len(rows)), [NAMES[r] for r in rows], rotation=40, ha="right")
+    panels[0].set_ylabel("points lost\n● by exploring   △ by updating")
+    return figure
+
+
+@plotting.figure("12_shift")
+def draw_shift(table: pd.DataFrame) -> Figure:
+    """Columns task, seed, row, shift, states_late, gain: how far both moved."""
+    tasks = list(dict.fromkeys(table["task"]))
+    figure, panels = plotting.panels(len(tasks), 3.0, 2.8)
+    for axes, task in zip(panels, tasks, strict=True):
+        for row, (colour, _) in LINES.items():
+            part = table[(table["task"] == task) & (table["row"] == row)]
+            axes.scatter(part["shift"], part["states_late"], s=24, color=colour, label=NAMES[row])
+        axes.set(
+            title=task, xlabel="policy shift, first to last (nats)", xscale="log", yscale="log"
+        )
+    panels[0].set_ylabel("state shift from D at the end (nats)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    return figure
+
+
+@plotting.figure("12_selection")
+def draw_selection(table: pd.DataFrame) -> Figure:
+    """Columns task, seed, method, dead_zero, score: AM-Q against the truth, centred by seed."""
+    tasks = list(dict.fromkeys(table["task"]))
+    figure, panels = plotting.panels(len(tasks), 3.0, 2.8)
+    for axes, task in zip(panels, tasks, strict=True):
+        for method, (label, colour) in JUDGED.items():
+            part = table[(table["task"] == task) & (table["method"] == method)]
+            centred = part["dead_zero"] - part.groupby("seed")["dead_zero"].transform("mean")
+            axes.scatter(centred, part["score"], s=12, alpha=0.6, color=colour, label=label)
+        axes.set(title=task, xlabel="AM-Q, less its seed's mean")
+    panels[0].set_ylabel("true normalised score")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(JUDGED))
+    return figure
+
+
+@plotting.figure("12_profile")
+def draw_profile(table: pd.DataFrame) -> Figure:
+    """Columns task, seed, row, phase, score: the share of runs above each score."""
+    figure, panels = plotting.panels(2, 3.4, 2.8)
+    levels = np.linspace(min(0.0, table["score"].min()), max(100.0, table["score"].max()), 201)
+    for axes, phase in zip(panels, ("offline", "final"), strict=True):
+        for row, (colour, line) in LINES.items():
+            part = table[(table["row"] == row) & (table["phase"] == phase)].dropna(subset="score")
+            if len(part):
+                square = part.pivot(index="seed", columns="task", values="score").to_numpy()
+                axes.plot(levels, performance_profile(square, levels), line, color=colour,
+                          label=NAMES[row])  # fmt: skip
+        axes.set(title=f"{phase} score", xlabel="normalised score τ", ylim=(-0.03, 1.03))
+    panels[0].set_ylabel("share of runs above τ")
+    panels[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
