@@ -23,10 +23,10 @@
 # | | |
 # |---|---|
 # | **Paper** | the last offline line of Algorithm 1, $\pi^* \leftarrow$ the best sub-policy |
-# | **Our choices** | A2 (candidates), A9 (the score), A13 (no offline improvement) |
+# | **Our choices** | A2 (candidates), A9 (the score), A13 (offline improvement: none or PPO) |
 # | **Run time** | beyond shared models: seconds at `smoke`, under a minute at `laptop` |
-# | **Inputs** | Hopper-medium; diffusion policy, critic and dynamics model of every seed |
-# | **Outputs** | four figures with their tables, and the table of rank correlations |
+# | **Inputs** | Hopper-medium; policies, critic and dynamics model of every seed |
+# | **Outputs** | six figures with their tables, and the table of rank correlations |
 #
 # Three tools are needed: a critic that learns from the data alone (IQL), a score that combines it
 # with the dynamics model (AM-Q), and a set of candidates. Then comes the judgement, with true
@@ -46,6 +46,7 @@ from IPython.display import Markdown
 from torch import Tensor
 
 from uepo_lib import evaluation, notebook, statistics
+from uepo_lib.figures import improvement as improving
 from uepo_lib.figures import selection as views
 from uepo_lib.figures.policy import both
 from uepo_lib.methods.uepo import UEPOConfig, uepo
@@ -54,6 +55,7 @@ from uepo_lib.values import expectile_loss
 
 # %%
 NAMES = ["value_extrapolation", "critic_values", "selection", "selection_regret"]
+NAMES += ["acceptance_rule", "offline_improvement"]
 outputs = [*both(*NAMES), "tables/selection_correlation.csv"]
 here = notebook.start("06_offline_improvement", profile, outputs)
 studies = [Study("hopper-medium", s, here.profile, progress=False) for s in here.budget.seeds]
@@ -348,14 +350,61 @@ Markdown(
 # close to the mean action, and no fixed noise improves on that except by luck (notebook 03). A
 # selection that always took $\kappa = 0$ would need no critic and no model.
 #
-# ## What this companion does not do here
+# ## Improving before choosing: offline PPO
 #
-# The title promises improvement; the paper as printed has none at this point. UEPO clones and
-# selects, while Uni-O4, on which it builds, runs PPO *offline* between the two, gated by AM-Q. We
-# follow the text: offline improvement is `none` (A13). Offline PPO on the denoising chain is a
-# later part of this companion; until then no offline score here is comparable with one that used
-# it.
+# The paper names no offline improvement: UEPO as printed clones and selects. Uni-O4, on which it
+# builds, runs PPO *offline* between the two. On states of $D$, with actions of the last accepted
+# policy $\pi_{old}$,
 #
+# $$\max_\pi\; \mathbb{E}_{s \sim D,\, a \sim \pi_{old}}\big[\min(\rho A,\;
+# \mathrm{clip}(\rho, 1 - c, 1 + c)\, A)\big], \qquad \rho = \pi(a|s) / \pi_{old}(a|s)$$
+#
+# with $A = \min Q - V$ for one action, and
+# $\sum_{k<T_a} \gamma^k \hat r_k + \gamma^{T_a} V(\hat s_{T_a}) - V(s)$ through $\hat T$ for a
+# chunk. Every so often the policy is judged by AM-Q and, if it is better, becomes $\pi_{old}$. So
+# `offline_improvement` is a parameter (A13): `none`, as printed, or `ppo`, on the denoising chain.
+#
+# When is it *better*? Uni-O4's code takes any higher score, from starts that it draws anew at every
+# look. Here the starts stay, and the gain must exceed a margin of two standard errors of the paired
+# difference. On a toy, policies of known worth are judged by noisy scores:
+
+# %%
+rule = improving.acceptance_toy()
+here.draw("acceptance_rule", rule, task="toy, known worth", seeds=[0])
+
+# %% tags=["nbval-check-output"]
+equal = rule[rule["gain"] == 0].set_index("margin")["accepted"]
+worse = rule[(rule["gain"] <= -2)].groupby("margin")["accepted"].max()
+print(f"an equal policy is accepted: margin 0 {equal[0.0]:.0%}, margin 2 {equal[2.0]:.0%}")
+print("worse by two standard errors, never accepted with the margin:", bool(worse[2.0] < 1e-3))
+assert (rule["accepted"] - rule["expected"]).abs().max() < 0.02
+
+# %% [markdown]
+# Without a margin every other look at an equal policy is taken for progress, and a hundred looks
+# are a walk upwards by luck. With it a policy that is worse by the margin stays out. Both follow
+# the closed form $\Phi(\mathrm{gain} - \mathrm{margin})$.
+#
+# **On Hopper**, four Gaussians (Uni-O4) and one chain (UEPO's $\pi^*$), accepted looks as dots:
+
+# %%
+ppo_runs = {study.seed: improving.improved_runs(study) for study in studies}
+looks = improving.looks_table(ppo_runs)
+used = [run for found_runs in ppo_runs.values() for run in found_runs.values()]
+here.draw("offline_improvement", looks, used, task="hopper-medium")
+
+# %%
+taken = looks.groupby("method", sort=False)["accepted"].agg(["sum", "count"])
+Markdown(
+    "Accepted looks: "
+    + "; ".join(f"{name} **{row['sum']} of {row['count']}**" for name, row in taken.iterrows())
+    + ". Whether what AM-Q accepts is better in the environment is asked in "
+    "[12_offline_to_online](12_offline_to_online.ipynb), on every task."
+)
+
+# %%
+assert (looks.groupby(["seed", "method"])["member"].nunique().unstack()["Uni-O4"] == 4).all()
+
+# %% [markdown]
 # ## What fails
 #
 # - **Q outside the data.** AM-Q evaluates Q at states that $\hat T$ imagined and actions that a

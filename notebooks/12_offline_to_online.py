@@ -24,12 +24,14 @@
 # dexterous manipulation, both relative to totals over tasks. It does not say whether its columns
 # are offline or final scores, so both readings are tested.
 #
-# | | |
-# |---|---|
-# | **Our choices** | A9 (AM-Q counts a dead pair as 0), A10 (one chain for both phases), A13 (offline PPO or none: a 2 × 2) |
-# | **Run time** | the runs are prepared with the shared ones: about 2.5 core-hours at `laptop`; then under a minute |
-# | **Inputs** | Hopper-medium, Walker2d-medium and pen-cloned (at `smoke` Hopper alone) |
-# | **Outputs** | eight figures with their tables, six further tables, all named `12_*` |
+# **Our choices.** A9 (AM-Q counts a dead pair as 0), A10 (one chain for both phases), A13 (offline
+# PPO or none: a 2 × 2).
+#
+# **Run time** beyond the runs, which are prepared with the shared ones: under a minute.
+#
+# **Inputs.** Hopper-medium, Walker2d-medium and pen-cloned; at `smoke` Hopper alone.
+#
+# **Outputs.** Seven figures with their tables and seven further tables, all named `12_*`.
 #
 # `python -m uepo_lib experiment offline_to_online` computes the runs and executes this page.
 

@@ -67,6 +67,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.add_argument("--json", action="store_true")
 
+    chosen = add("experiment", _experiment, "one experiment: its runs, then the page that shows it")
+    chosen.add_argument("name", help="offline_to_online (E3) or epsilon (E2)")
+    with_profile(chosen)
+
     _add_runs(add, with_profile)
     for name, command, text in (
         ("figures", _figures, "draw every figure again from its table"),
@@ -177,12 +181,30 @@ def _prepare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _experiment(options: argparse.Namespace) -> int:
+    from uepo_lib import preparation
+
+    name = options.name
+    chosen = preparation.experiment(name)
+    return _execute(
+        options, [chosen.notebook], lambda profile: preparation.prepare_experiment(name, profile)
+    )
+
+
 def _reproduce(options: argparse.Namespace) -> int:
+    return _execute(options)
+
+
+def _execute(
+    options: argparse.Namespace,
+    notebooks: Sequence[str] | None = None,
+    prepare: Callable[[str], object] | None = None,
+) -> int:
     from uepo_lib.execution import NotebookFailed
     from uepo_lib.reproduce import reproduce
 
     try:
-        print(reproduce(profiles.current(options.profile)))
+        print(reproduce(profiles.current(options.profile), notebooks, prepare=prepare))
     except NotebookFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from uepo_lib import guided_sets, judging, profiles, sweep, tasks
-from uepo_lib.experiments import epsilon
+from uepo_lib.errors import unknown
+from uepo_lib.experiments import epsilon, offline_to_online
 from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.methods.bc import bc
 from uepo_lib.methods.uepo import uepo
@@ -17,6 +19,8 @@ TASK = "hopper-medium"
 QUIET = "pen-expert"
 """Expert data with little action noise, beside a medium policy's with much (02)."""
 KAPPAS = (0.25, 0.5, 1.0)
+Job = tuple[str, str, int]
+"""A task, what to do, and a seed."""
 
 
 def prepare(profile: str, workers: int | None = None) -> None:
@@ -27,19 +31,51 @@ def prepare(profile: str, workers: int | None = None) -> None:
     """
     load_all(list(tasks.LOCAL), profile, workers)
     seeds = profiles.budget(profile).seeds
-    waves = {
+    waves: dict[str, list[Job]] = {
         "models": [(TASK, name, seed) for name in MODELS for seed in seeds]
         + [(QUIET, "diffusion_policy", seed) for seed in seeds],
         "methods": [(TASK, name, seed) for name in METHODS for seed in seeds]
         + [(task, "ranking", seed) for task in (TASK, QUIET) for seed in seeds]
         + [(TASK, name, seeds[0]) for name in ONE_SEED],
+        "comparisons": EXPERIMENTS["offline_to_online"].jobs(profile),
     }
     for title, jobs in waves.items():
-        sweep.run_all(
-            [(_do, (*job, profile)) for job in jobs],
-            workers or os.cpu_count() or 1,
-            name=f"shared {title}",
-        )
+        _run_all(jobs, profile, workers, f"shared {title}")
+
+
+def _run_all(jobs: list[Job], profile: str, workers: int | None, name: str) -> None:
+    calls = [(_do, (*job, profile)) for job in jobs]
+    sweep.run_all(calls, workers or os.cpu_count() or 1, name=name)
+
+
+def prepare_experiment(name: str, profile: str, workers: int | None = None) -> None:
+    """The data and the runs of one experiment alone; see :data:`EXPERIMENTS`."""
+    chosen = experiment(name)
+    load_all(list(chosen.data(profile)), profile, workers)
+    _run_all(chosen.jobs(profile), profile, workers, name)
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment called ``name``; ``UsageError`` with the nearest valid name otherwise."""
+    if name not in EXPERIMENTS:
+        raise unknown("experiment", name, EXPERIMENTS)
+    return EXPERIMENTS[name]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What ``python -m uepo_lib experiment`` needs: the notebook that shows it, its data, its
+    jobs."""
+
+    notebook: str
+    data: Callable[[str], Sequence[str]]
+    jobs: Callable[[str], list[Job]]
+
+
+def _each_seed(job: str, names: Callable[[str], Sequence[str]]) -> Callable[[str], list[Job]]:
+    return lambda profile: [
+        (task, job, seed) for task in names(profile) for seed in profiles.budget(profile).seeds
+    ]
 
 
 def _models(stage: str) -> Callable[[Study], None]:
@@ -118,9 +154,29 @@ METHODS = {
 ONE_SEED = {"guided": _guided, "simulated": _simulated}
 
 
+def _comparison(study: Study) -> None:
+    """E3: every contender on one task and seed (12)."""
+    offline_to_online.measure(study)
+
+
+def _compared(profile: str) -> Sequence[str]:
+    return offline_to_online.comparison_of(profile).tasks
+
+
+EXPERIMENTS = {
+    "epsilon": Experiment(
+        "05", lambda _: (epsilon.TASK, epsilon.ELSEWHERE), _each_seed("epsilon", lambda _: (TASK,))
+    ),
+    "offline_to_online": Experiment(
+        "12", offline_to_online.data_of, _each_seed("comparison", _compared)
+    ),
+}
+
+
 def _do(task: str, name: str, seed: int, profile: str) -> None:
     study = Study(task, seed, profile, progress=False)
-    {**MODELS, **METHODS, **ONE_SEED, "ranking": _ranking}[name](study)
+    more = {"ranking": _ranking, "comparison": _comparison}
+    {**MODELS, **METHODS, **ONE_SEED, **more}[name](study)
 
 
 def reading_set(profile: str) -> list[str]:

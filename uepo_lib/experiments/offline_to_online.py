@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from uepo_lib import profiles, settings
+from uepo_lib import profiles, settings, tasks
 from uepo_lib.curves import area_under_curve, dip, regret, steps_to
 from uepo_lib.errors import check, unknown
 from uepo_lib.evaluation import Evaluation
@@ -75,6 +75,13 @@ def comparison_of(profile: str) -> Comparison:
     if profile not in COMPARISONS:
         raise unknown("profile", profile, COMPARISONS)
     return COMPARISONS[profile]
+
+
+def data_of(profile: str) -> tuple[str, ...]:
+    """Every dataset that ``profile`` needs: its tasks, and the experts that are its goal."""
+    names = comparison_of(profile).tasks
+    local = [task.robot.name for task in map(tasks.get, names) if task.source == "local"]
+    return tuple(dict.fromkeys([*names, *(f"{robot}-expert" for robot in local)]))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,153 @@
+"""What E3's tables say, on tables whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from uepo_lib.errors import UsageError
+from uepo_lib.experiments import comparison_verdict as says
+
+TASKS = ("hopper-medium", "walker2d-medium", "pen-cloned")
+
+
+def tables(
+    gain: float, spread: float, seeds: int = 5, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """UEPO's scores are Uni-O4's plus ``gain``, with noise of ``spread`` on each."""
+    draw = np.random.default_rng(seed)
+    scores, online = [], []
+    for task in TASKS:
+        for s in range(seeds):
+            for row, mean in (("uni_o4", 60.0), ("uepo", 60.0 + gain), ("fresh", 40.0)):
+                value = mean + spread * draw.standard_normal()
+                facts = {"task": task, "seed": s, "row": row}
+                known = np.nan if row == "fresh" else value
+                scores.append({**facts, "offline": known, "sampled": value})
+                online.append({**facts, "auc": value, "last": value})
+    return pd.DataFrame(scores), pd.DataFrame(online)
+
+
+def aggregate(gain: float, spread: float, seeds: int = 5) -> pd.DataFrame:
+    return says.aggregate(says.gains(*tables(gain, spread, seeds), says.PAIRS))
+
+
+@pytest.mark.parametrize(
+    ("gain", "spread", "label"),
+    [(10.0, 1.0, "supported"), (-10.0, 1.0, "not supported"), (0.5, 20.0, "inconclusive")],
+)
+def test_supporting_opposing_and_unclear_tables_get_their_labels(
+    gain: float, spread: float, label: str
+) -> None:
+    found = aggregate(gain, spread)
+    assert set(found["pair"]) == {"headline"} and len(found) == len(says.MEASURES)
+    assert set(found["verdict"]) == {label}
+    assert (found["low"] <= found["gain"]).all() and (found["gain"] <= found["high"]).all()
+
+
+def test_three_seeds_never_pass_inconclusive() -> None:
+    assert set(aggregate(50.0, 0.1, seeds=3)["verdict"]) == {"inconclusive"}
+
+
+def test_probability_of_improvement_is_that_of_the_gain() -> None:
+    assert (aggregate(30.0, 1.0)["probability"] == 1).all()
+    assert (aggregate(-30.0, 1.0)["probability"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("gain", "label"), [(6.0, "supported"), (1.0, "partly"), (-3.0, "not supported")]
+)
+def test_the_claim_is_relative_to_their_total(gain: float, label: str) -> None:
+    """5.9 % of 60 points are 3.5: a gain of 6 reaches it, one of 1 is real but short of it."""
+    gained = says.gains(*tables(gain, 0.2), says.PAIRS)
+    found, verdict = says.relative_claim(gained, "last", "locomotion")
+    assert found.mean == pytest.approx(gain / 60, abs=0.01)
+    assert verdict == label
+
+
+def test_gains_are_paired_and_the_mean_of_tasks() -> None:
+    scores, online = tables(7.0, 0.0)
+    gained = says.gains(scores, online, says.PAIRS)
+    np.testing.assert_allclose(gained["gain"], 7.0)
+    by_task = says.by_task(says.gains(*tables(7.0, 1.0), says.PAIRS))
+    assert set(by_task["task"]) == set(TASKS) and (by_task["seeds"] == 5).all()
+    assert ((by_task["low"] < 7.5) & (by_task["high"] > 6.5)).all()
+
+
+def test_fresh_noise_has_its_sampled_score_and_scratch_no_offline_one() -> None:
+    scores, online = tables(0.0, 0.0)
+    extra = pd.DataFrame([{"task": TASKS[0], "seed": 0, "row": "scratch", "offline": 3.0,
+                           "sampled": 1.0}])  # fmt: skip
+    offline = says.wide(pd.concat([scores, extra]), online, "offline")
+    assert "scratch" not in offline and (offline["fresh"] == 40).all()
+
+
+def test_a_task_with_fewer_seeds_is_refused() -> None:
+    gained = says.gains(*tables(1.0, 1.0), says.PAIRS)
+    lacking = gained[(gained["task"] != TASKS[0]) | (gained["seed"] != 0)]
+    with pytest.raises(UsageError, match="seeds"):
+        says.aggregate(lacking)
+
+
+def test_the_tuning_task_can_be_left_out() -> None:
+    gained = says.gains(*tables(1.0, 1.0), says.PAIRS)
+    assert set(says.aggregate(gained, (TASKS[0],))["tasks"]) == {2}
+
+
+def online_row(**changes: float) -> dict[str, float]:
+    sound = {"start": 50.0, "end": 70.0, "gain": 20.0, "last_three": 68.0, "highest": 70.0,
+             "shift": 0.5}  # fmt: skip
+    return {**sound, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({}, None),
+        ({"highest": 90.0}, "holds"),
+        ({"last_three": 49.0, "highest": 51.0}, "not_below_start"),
+        ({"shift": 0.001}, "moved"),
+    ],
+)
+def test_each_rule_of_stability_fails_by_itself(
+    changes: dict[str, float], failed: str | None
+) -> None:
+    rows = [{"row": "uepo", "task": "t", "seed": s, **online_row(**changes)} for s in range(3)]
+    found = says.stability(pd.DataFrame(rows)).iloc[0]
+    for rule in ("holds", "not_below_start", "moved"):
+        assert found[rule] == (0 if rule == failed else 1), rule
+
+
+def test_offline_improvement_compares_the_same_members() -> None:
+    rows = [
+        {"task": "t", "seed": s, "method": method, "member": i, "score": 10.0 * i + bonus + s}
+        for s in range(3)
+        for i in range(4)
+        for method, bonus in (("Uni-O4, clones", 0.0), ("Uni-O4", 5.0), ("UEPO", 99.0))
+    ]
+    found = says.offline_improvement(pd.DataFrame(rows)).iloc[0]
+    assert found["gain"] == found["low"] == found["high"] == pytest.approx(5.0)
+    assert found["after"] - found["before"] == pytest.approx(5.0)
+
+
+def test_am_q_is_judged_by_rank_and_by_what_its_choice_loses() -> None:
+    truth = [10.0, 40.0, 30.0, 20.0]
+    rows = [
+        {"task": "t", "seed": 0, "method": method, "dead_zero": judge[i], "score": truth[i]}
+        for method, judge in (("knows", truth), ("reversed", [-x for x in truth]),
+                              ("silent", [1.0] * 4))
+        for i in range(4)
+    ]  # fmt: skip
+    found = says.judged(pd.DataFrame(rows)).set_index("method")
+    assert found.loc["knows", "correlation"] == 1 and found.loc["knows", "regret"] == 0
+    assert found.loc["reversed", "correlation"] == -1 and found.loc["reversed", "regret"] == 30
+    assert np.isnan(found.loc["silent", "correlation"])
+    assert (found["mean"] == 25).all() and (found["best"] == 40).all()
+
+
+def test_every_swap_names_rows_that_exist() -> None:
+    from uepo_lib.figures.comparison import NAMES
+
+    rows = {row for pair in (*says.PAIRS.values(), *says.SWAPS.values()) for row in pair}
+    assert rows <= set(NAMES)
