@@ -117,6 +117,11 @@ LEVELS: dict[str, dict[str, Level]] = {
         "expert": Snapshot(0, 3_000_320),
         "replay": Replay(0, 294_912),
     },
+    "halfcheetah": {
+        "medium": Snapshot(0, 40_000),
+        "expert": Snapshot(0, 240_000),
+        "replay": Replay(0, 40_000, count=2),
+    },
     "pen": {
         "early": Snapshot(0, 288_000),
         "medium": Snapshot(0, 672_000),

@@ -55,7 +55,7 @@ def train_tqc(robot: Robot, config: TQCConfig, seed: int, folder: Path) -> None:
         agent.learn(config.snapshot_every, reset_num_timesteps=False, log_interval=None)
         minutes += (time.monotonic() - started) / 60
         returns = [e["r"] for e in list(agent.ep_info_buffer)[-(agent._episode_num - known) :]]
-        save_file(actor_tensors(agent), folder / f"{agent.num_timesteps:08d}.safetensors")
+        save_file(actor_tensors(agent), folder / f"{agent.num_timesteps:08d}.safetensors", SHAPE)
         with (folder / "curve.csv").open("a", newline="") as file:
             row = [agent.num_timesteps, round(float(np.mean(returns)), 1), round(minutes, 2)]
             csv.writer(file).writerow(row)

@@ -92,6 +92,7 @@ _LOCAL = [
     *(_local(HOPPER, *kind) for kind in LOCOMOTION.items()),
     *(_local(HOPPER, *kind) for kind in VARIANTS.items()),
     *(_local(WALKER2D, *kind) for kind in LOCOMOTION.items()),
+    *(_local(HALFCHEETAH, *kind) for kind in LOCOMOTION.items()),
     *(_local(robot, *kind) for robot in COLLECTED_HANDS for kind in HAND.items()),
     _local(MAZE, "routes", "a controller takes each of four routes to one goal equally often"),
 ]
