@@ -4,6 +4,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 SOURCE ?= local
 TASK ?=
+PARITY ?=
 SHELL := /bin/bash
 
 # an active conda environment of this project is used as it is
@@ -14,7 +15,7 @@ PY := $(ENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= $(if $(filter minari,$(SOURCE)),0,1)
 
-.PHONY: help setup reproduce test figures data behaviors lab publish lock clean
+.PHONY: help setup reproduce test figures data behaviors lab parity publish lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,6 +43,9 @@ behaviors: setup  ## train the behaviour policies again (tens of minutes)
 lab: setup  ## open JupyterLab on the first notebook
 	@$(PY) -m jupyterlab notebooks/00_start_here.ipynb
 
+parity: setup  ## our BC, IQL and PPO beside d3rlpy's and stable-baselines3's (hours; resumable)
+	@TORCH_INDEX='$(TORCH_INDEX)' scripts/parity.sh '$(PY)' $(PARITY)
+
 publish: setup  ## copy results and executed notebooks to where they are committed
 	@$(PY) -m uepo_lib publish --profile $(PROFILE)
 
@@ -50,5 +54,5 @@ lock: setup  ## pin what the environment holds in requirements.lock and environm
 
 clean:  ## remove caches; data, results and the environment stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
-	@find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d \
+	@find . -path "./.venv*" -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d \
 		-exec rm -rf {} +

@@ -17,7 +17,7 @@ step "ruff"
 "$py" -m ruff check .
 "$py" -m ruff format --check .
 step "mypy"
-"$py" -m mypy uepo_lib
+"$py" -m mypy uepo_lib benchmarks
 step "pytest"
 MPLBACKEND=agg "$py" -m pytest tests -n 2 -q | tee "$root/tests"
 step "notebook pairs"

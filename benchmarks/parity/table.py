@@ -1,0 +1,169 @@
+"""From records to a verdict and a table: pure functions of what was measured."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from benchmarks.parity.settings import PEERS, SIDES
+from uepo_lib.errors import check
+from uepo_lib.statistics import VERDICT_SEEDS, Interval
+
+MARGIN = 0.05
+"""How much worse than theirs still counts as at par."""
+TITLES = {"bc": "behaviour cloning", "iql": "IQL", "ppo": "PPO"}
+
+Records = Mapping[tuple[str, str, int], Mapping[str, Any]]
+"""By algorithm, side and seed."""
+
+
+def welch_interval(
+    ours: Sequence[float], theirs: Sequence[float], confidence: float = 0.95
+) -> Interval:
+    """mean(ours) − mean(theirs) with Welch's t interval: independent seeds, unequal spreads."""
+    check(min(len(ours), len(theirs)) >= 2, "seeds", (len(ours), len(theirs)), "two of each side")
+    mean = float(np.mean(ours) - np.mean(theirs))
+    if np.ptp(ours) == np.ptp(theirs) == 0:  # no spread at all: nothing to make an interval of
+        return Interval(mean, mean, mean)
+    found = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(confidence)
+    return Interval(mean, float(found.low), float(found.high))
+
+
+def verdict(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Whether the lower bound of ours − theirs is above −5 % of theirs; one mean a seed."""
+    seeds = min(len(ours), len(theirs))
+    if seeds < VERDICT_SEEDS:
+        return f"not shown yet ({seeds} of {VERDICT_SEEDS} seeds)"
+    centre = float(np.mean(theirs))
+    check(centre > 0, "theirs", round(centre, 2), "of positive mean: the margin is a share of it")
+    above = welch_interval(ours, theirs).low > -MARGIN * centre
+    return f"{'at least at par' if above else 'not shown'} ({seeds} seeds)"
+
+
+def returns(records: Records, algorithm: str, side: str) -> dict[int, float]:
+    """The mean return of each seed that is there."""
+    return {
+        seed: float(record["mean_return"])
+        for (name, whose, seed), record in sorted(records.items())
+        if (name, whose) == (algorithm, side)
+    }
+
+
+def _consistent(records: Records, algorithm: str) -> None:
+    """``UsageError`` unless all records of an algorithm had one settings, data and evaluator."""
+    found = [record for (name, _, _), record in records.items() if name == algorithm]
+    for key in ("settings", "data", "episodes"):
+        values = [record[key] for record in found]
+        alike = all(value == values[0] for value in values)
+        check(alike, f"{algorithm}'s {key}", "several", "the same in every record")
+
+
+def row(records: Records, algorithm: str, speed: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """One line of the table."""
+    _consistent(records, algorithm)
+    ours, theirs = (returns(records, algorithm, side) for side in SIDES)
+    # seeds are not paired: each side's are its own
+    x, y = list(ours.values()), list(theirs.values())
+    line: dict[str, Any] = {
+        "algorithm": TITLES[algorithm],
+        "peer": PEERS[algorithm],
+        "ours": round(float(np.mean(x)), 1) if x else None,
+        "theirs": round(float(np.mean(y)), 1) if y else None,
+        "seeds_ours": len(x),
+        "seeds_theirs": len(y),
+        "difference": None, "low": None, "high": None,
+        "bound": round(-MARGIN * float(np.mean(y)), 1) if y else None,
+        "verdict": verdict(x, y),
+        "time_ratio": speed["ratio"] if speed else None,
+    }  # fmt: skip
+    if min(len(x), len(y)) >= 2:
+        gap = welch_interval(x, y)
+        named = {"difference": gap.mean, "low": gap.low, "high": gap.high}
+        line |= {name: round(value, 1) for name, value in named.items()}
+    return line
+
+
+def frame(records: Records, speeds: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """The table, a line an algorithm that has any record."""
+    present = [name for name in PEERS if any(key[0] == name for key in records)]
+    return pd.DataFrame([row(records, name, speeds.get(name)) for name in present])
+
+
+def seeds_frame(records: Records) -> pd.DataFrame:
+    """Every seed: mean return, normalised score, seconds and steps of its training."""
+    columns = ("mean_return", "normalised", "seconds", "steps")
+    return pd.DataFrame(
+        [
+            {"algorithm": name, "side": side, "seed": seed, **{c: record[c] for c in columns}}
+            for (name, side, seed), record in sorted(records.items())
+        ]
+    )
+
+
+def _cells(line: Mapping[str, Any]) -> list[str]:
+    def shown(name: str) -> str:
+        value = line[name]
+        return "—" if value is None or pd.isna(value) else f"{value:,.0f}"
+
+    interval = "—"
+    if shown("low") != "—":
+        interval = f"{shown('difference')} [{shown('low')}, {shown('high')}]"
+    ratio = line["time_ratio"]
+    timed = "—" if ratio is None or pd.isna(ratio) else f"{ratio:.2f}"
+    return [
+        line["algorithm"], line["peer"], shown("ours"), shown("theirs"), interval, shown("bound"),
+        line["verdict"], timed,
+    ]  # fmt: skip
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _seed_rows(records: Records) -> str:
+    present = dict.fromkeys((name, side) for name, side, _ in sorted(records))
+    text = io.StringIO()
+    for name, side in present:
+        found = returns(records, name, side)
+        values = ", ".join(f"{seed}: {value:,.0f}" for seed, value in found.items())
+        whose = "ours" if side == "ours" else PEERS[name]
+        text.write(_line([TITLES[name], whose, values]))
+    return text.getvalue()
+
+
+def _settings_rows(records: Records) -> str:
+    text = io.StringIO()
+    for name in (n for n in PEERS if any(key[0] == n for key in records)):
+        one = next(record for key, record in records.items() if key[0] == name)
+        listed = ", ".join(f"{key} {value}" for key, value in one["settings"].items())
+        text.write(f"**{TITLES[name]}**, both sides: {listed}.\n\nWhat differs:\n\n")
+        text.write("".join(f"- {line}\n" for line in one["differences"]) + "\n")
+    return text.getvalue()
+
+
+def markdown(records: Records, speeds: Mapping[str, Mapping[str, Any]], scale: str) -> str:
+    """The whole page: the table, every seed, the settings, what still differs."""
+    table = frame(records, speeds)
+    text = io.StringIO()
+    text.write("# Beside well-kept implementations\n\n")
+    if scale != "full":
+        text.write(f"Scale `{scale}`: the numbers mean nothing.\n\n")
+    episodes = next((r["episodes"] for r in records.values()), 0)
+    text.write(
+        f"Mean returns in Hopper-v5 of noise-free policies, {episodes} episodes from the same "
+        "reset seeds, all played by one evaluator. The interval is Welch's, 95 %, seeds against "
+        "seeds; *at least at par*: its lower end is above −5 % of theirs. Time: ours over theirs "
+        "for equally many updates (PPO: environment steps), timed in turns.\n\n"
+    )
+    heads = ["", "peer", "ours", "theirs", "ours − theirs", "−5 %", "verdict", "time"]
+    text.write(_line(heads) + _line(["---"] * len(heads)))
+    for line in table.to_dict("records"):
+        text.write(_line(_cells({str(key): value for key, value in line.items()})))
+    text.write("\n" + _line(["", "by", "seed: mean return"]) + _line(["---"] * 3))
+    text.write(_seed_rows(records) + "\n" + _settings_rows(records))
+    return text.getvalue().rstrip() + "\n"
