@@ -105,15 +105,20 @@ class Study(Learners):
         return self.member(policy, int(returns.argsort()[(len(returns) - 1) // 2]))
 
     def fine_tune(
-        self, policy: Product[Any], critic: Product[Critic] | None, component: str | None = None
+        self,
+        policy: Product[Any],
+        critic: Product[Critic] | None,
+        component: str | None = None,
+        **changes: Any,
     ) -> Product[OnlineActor]:
         """Online PPO from ``policy``, a Gaussian or one sub-policy, improved offline or not.
 
         V starts as ``critic``'s, anew without one. ``component`` names the settings of PPO, by
-        default those that were tuned for policies of this kind.
+        default those that were tuned for policies of this kind; ``changes`` are made to them.
         """
         chained = "action_horizon" in policy.config
-        cfg = self.config(component or ("chain_ppo" if chained else "gaussian_ppo"))
+        component = component or ("chain_ppo" if chained else "gaussian_ppo")
+        cfg = self.config(component, **changes)
         watched = {
             "episodes": self.budget.evaluation_episodes,
             "curve_episodes": self.budget.curve_episodes,

@@ -32,6 +32,7 @@ PAIRS = {
     "equal: select only": ("uepo", "uni_o4_select"),
     "equal: offline PPO": ("uepo_ppo", "uni_o4"),
     "UEPO over BC": ("uepo", "bc"),
+    "privileged, equal steps": ("uepo_simulator", "uni_o4_more"),
 }
 """Claims: the first row is said to be better than the second."""
 SWAPS = {
@@ -48,6 +49,7 @@ SWAPS = {
     "four policies, not one": ("uni_o4", "bppo"),
     "weights by advantage": ("iql", "bc"),
     "offline learning at all": ("bc", "scratch"),
+    "D_diff from the simulator": ("uepo_simulator", "uepo"),
 }
 """One component each: what the first row has and the second has not."""
 

@@ -23,7 +23,7 @@ from uepo_lib import profiles, settings, tasks
 from uepo_lib.curves import area_under_curve, dip, regret, steps_to
 from uepo_lib.errors import check, unknown
 from uepo_lib.evaluation import Evaluation
-from uepo_lib.experiments.contenders import Contender, contenders
+from uepo_lib.experiments.contenders import Contender, contenders, privileged
 from uepo_lib.methods.uepo import UEPOConfig, uepo
 from uepo_lib.methods.uni_o4 import uni_o4
 from uepo_lib.robots import Robot
@@ -106,14 +106,15 @@ def measure(study: Study, comparison: Comparison | None = None) -> Measured:
     """Everything E3 asks of one task and seed; what is finished is loaded."""
     comparison = comparison or comparison_of(study.profile)
     scores, summaries, curves, used = [], [], [], []
-    for name, row in contenders(study).items():
+    for name, row in _rows(study, comparison).items():
         facts: dict[str, Any] = {"task": study.task.name, "seed": study.seed, "row": name}
         described = {"title": row.title, "kind": row.kind, "improvement": row.improvement}
         online = row.online if comparison.goes_online(study.task.name, name) else None
         if online is not None:
             scores.append({**facts, **described, **_started(online.run, study.task.robot)})
-            summaries.append({**facts, **_summary(online.run, study)})
-            curves.append(_curve(online.run, study.task.robot, facts))
+            before = _spent_before(row)
+            summaries.append({**facts, **_summary(online.run, study), "simulator_steps": before})
+            curves.append(_curve(online.run, study.task.robot, facts, before))
             used.append(online.run)
         elif row.policy is not None:
             played = _played(study, row)
@@ -124,6 +125,20 @@ def measure(study: Study, comparison: Comparison | None = None) -> Measured:
         pd.DataFrame(scores), pd.DataFrame(summaries), pd.concat(curves, ignore_index=True),
         selection, (*used, *judged),
     )  # fmt: skip
+
+
+def _rows(study: Study, comparison: Comparison) -> dict[str, Contender]:
+    """Every contender; with the privileged ones where every row is played."""
+    rows = contenders(study)
+    played = comparison.goes_online(study.task.name, "uepo_simulator")
+    return {**rows, **privileged(study)} if played else rows
+
+
+def _spent_before(row: Contender) -> int:
+    """Environment steps that a privileged row took before its online phase."""
+    if row.privileged is None:
+        return 0
+    return int(row.privileged.run.record["environment"]["augmentation"]["steps"])
 
 
 def _started(run: Run, robot: Robot) -> dict[str, float]:
@@ -198,7 +213,13 @@ def budget(online: pd.DataFrame) -> pd.DataFrame:
     for them, on the tuning task and on a seed that no result uses."""
     tried = pd.DataFrame(settings.TRIED).groupby("method")["run"].nunique()
     tried_for = {"chain_ppo": "UEPO", "gaussian_ppo": "BC"}
-    counted = ["training_steps", "training_episodes", "evaluation_steps", "evaluation_episodes"]
+    counted = [
+        "simulator_steps",
+        "training_steps",
+        "training_episodes",
+        "evaluation_steps",
+        "evaluation_episodes",
+    ]
     table = online.groupby(["row", "settings"], sort=False)[counted].mean().round().reset_index()
     table["settings_tried"] = [int(tried.get(tried_for.get(s, ""), 0)) for s in table["settings"]]
     return table
@@ -225,8 +246,9 @@ def expert_level(study: Study) -> float:
     return EXPERT_SHARE * robot.normalised(float(expert.episode_returns().mean()))
 
 
-def _curve(run: Run, robot: Robot, facts: dict[str, Any]) -> pd.DataFrame:
+def _curve(run: Run, robot: Robot, facts: dict[str, Any], before: int) -> pd.DataFrame:
     looks = run.table("evaluations").frame()
+    looks["env_steps"] += before
     looks["look"], looks["score"] = range(len(looks)), looks["return"].map(robot.normalised)
     for name, value in facts.items():
         looks[name] = value

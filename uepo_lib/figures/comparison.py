@@ -16,6 +16,7 @@ from uepo_lib.experiments.comparison_verdict import MEASURES
 NAMES = {
     "uepo": "UEPO as printed",
     "uepo_ppo": "UEPO + offline PPO",
+    "uepo_simulator": "UEPO, simulator's D_diff",
     "greedy": "best plan a state, by Q",
     "random": "a random candidate",
     "fresh": "diffusion, fresh noise",
@@ -24,6 +25,7 @@ NAMES = {
     "mse": "MSE-BC, same network",
     "distilled": "π* distilled",
     "uni_o4": "Uni-O4",
+    "uni_o4_more": "Uni-O4, as many steps",
     "uni_o4_select": "Uni-O4, no offline PPO",
     "bppo": "BPPO",
     "iql": "IQL",

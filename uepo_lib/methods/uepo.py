@@ -25,12 +25,19 @@ class UEPOConfig:
     """Push sub-policies apart while they generate data (A3)."""
     transitions: str = "model"
     """Where D_diff's transitions come from: "model" is offline, "simulator" is privileged (A7)."""
+    ratio: float | None = None
+    """|D_diff| / |D| (A8); None: the profile's."""
     offline_improvement: str = "none"
     """"none" as printed; "ppo" adds Uni-O4's offline PPO, on the denoising chain (A13)."""
 
     def __post_init__(self) -> None:
         valid = len(self.kappas) > 0 and min(self.kappas) >= 0
         check(valid, "kappas", self.kappas, "one or more numbers, none negative")
+
+    def augmentation(self) -> dict[str, Any]:
+        """What differs from the defaults of ``augmentation.AugmentationConfig``."""
+        ratio = {} if self.ratio is None else {"ratio": self.ratio}
+        return {"transitions": self.transitions, **ratio}
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def uepo(study: Study, config: UEPOConfig | None = None) -> UEPO:
 
     # 3  Virtual trajectories by all π^i; keep those with KL(real dynamics ‖ T̂_init) < ε: D_diff.
     initial_dynamics = study.dynamics()
-    synthetic = study.synthesise(ensemble, initial_dynamics, transitions=config.transitions)
+    synthetic = study.synthesise(ensemble, initial_dynamics, **config.augmentation())
 
     # 4  Joint training: L(T̂) = −E[log T̂(s' | s, a)] on D ∪ D_diff.
     dynamics = study.dynamics(synthetic)
