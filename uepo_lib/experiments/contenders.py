@@ -40,8 +40,8 @@ class Contender:
 
 
 PRIVILEGED_RATIO = 0.25
-"""|D_diff| / |D| of the row whose D_diff comes from the simulator (A7): the paper's ratio of 2 would
-take several times the online budget."""
+"""|D_diff| / |D| of the row whose D_diff comes from the simulator (A7): the paper's ratio of 2
+would take several times the online budget."""
 
 
 def contenders(study: Study) -> dict[str, Contender]:
