@@ -40,11 +40,17 @@ EVERYWHERE = ("scratch", "bc", "iql", "uni_o4_select", "uni_o4", "uepo", "uepo_p
 
 @dataclass(frozen=True)
 class Comparison:
-    """Which tasks are played, and which rows go online on the tasks other than the tuning task."""
+    """Which tasks are played, and what is played on the tasks other than the tuning task."""
 
     tasks: tuple[str, ...]
     online: tuple[str, ...] | None = None
     """None: every row that can."""
+    left_out: tuple[str, ...] = ()
+    """Rows that are played on the tuning task alone."""
+
+    def plays(self, task: str, name: str) -> bool:
+        """Whether row ``name`` is played on ``task`` at all."""
+        return name not in self.left_out or task == TUNING_TASK
 
     def goes_online(self, task: str, name: str) -> bool:
         """Whether row ``name`` is fine-tuned on ``task``."""
@@ -54,7 +60,7 @@ class Comparison:
 THREE = ("hopper-medium", "walker2d-medium", "pen-cloned")
 COMPARISONS = {
     "smoke": Comparison(("hopper-medium",)),
-    "laptop": Comparison(THREE, EVERYWHERE),
+    "laptop": Comparison(THREE, EVERYWHERE, ("bc_chunk", "mse", "bppo", "distilled")),
     "full": Comparison((*THREE, "hopper-medium-replay", "halfcheetah-medium", "door-cloned")),
     "paper": Comparison(
         (
@@ -129,9 +135,10 @@ def measure(study: Study, comparison: Comparison | None = None) -> Measured:
 
 def _rows(study: Study, comparison: Comparison) -> dict[str, Contender]:
     """Every contender; with the privileged ones where every row is played."""
-    rows = contenders(study)
-    played = comparison.goes_online(study.task.name, "uepo_simulator")
-    return {**rows, **privileged(study)} if played else rows
+    task, rows = study.task.name, contenders(study)
+    if comparison.goes_online(task, "uepo_simulator"):
+        rows |= privileged(study)
+    return {name: row for name, row in rows.items() if comparison.plays(task, name)}
 
 
 def _spent_before(row: Contender) -> int:
