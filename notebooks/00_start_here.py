@@ -99,8 +99,8 @@ here.draw("overview", overview_table(), task="the method", seeds=[])
 # | profile | what it is for | how long, all notebooks |
 # |---|---|---|
 # | `smoke` | every line of code runs; its numbers mean nothing | minutes, two cores |
-# | `laptop` | the default; what these pages show | under an hour, two cores |
-# | `full` | more data, more updates, five seeds | about 30 core-hours |
+# | `laptop` | the default; what these pages show | about two hours, two cores |
+# | `full` | more data, more updates, five seeds | about 40 core-hours |
 # | `paper` | the published sizes | a GPU |
 #
 # The sizes were fixed before tuning and are equal for all methods. The last column holds what was

@@ -61,7 +61,7 @@ THREE = ("hopper-medium", "walker2d-medium", "pen-cloned")
 COMPARISONS = {
     "smoke": Comparison(("hopper-medium",)),
     "laptop": Comparison(THREE, EVERYWHERE, ("bc_chunk", "mse", "bppo", "distilled")),
-    "full": Comparison((*THREE, "hopper-medium-replay", "halfcheetah-medium", "door-cloned")),
+    "full": Comparison(THREE),
     "paper": Comparison(
         (
             *(
