@@ -25,7 +25,7 @@ def tables(
                 facts = {"task": task, "seed": s, "row": row}
                 known = np.nan if row == "fresh" else value
                 scores.append({**facts, "offline": known, "sampled": value})
-                online.append({**facts, "auc": value, "last": value})
+                online.append({**facts, "auc": value, "end": value})
     return pd.DataFrame(scores), pd.DataFrame(online)
 
 
@@ -61,7 +61,7 @@ def test_probability_of_improvement_is_that_of_the_gain() -> None:
 def test_the_claim_is_relative_to_their_total(gain: float, label: str) -> None:
     """5.9 % of 60 points are 3.5: a gain of 6 reaches it, one of 1 is real but short of it."""
     gained = says.gains(*tables(gain, 0.2), says.PAIRS)
-    found, verdict = says.relative_claim(gained, "last", "locomotion")
+    found, verdict = says.relative_claim(gained, "end", "locomotion")
     assert found.mean == pytest.approx(gain / 60, abs=0.01)
     assert verdict == label
 

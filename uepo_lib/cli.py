@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true")
 
     chosen = add("experiment", _experiment, "one experiment: its runs, then the page that shows it")
-    chosen.add_argument("name", help="offline_to_online (E3) or epsilon (E2)")
+    chosen.add_argument("name", help="epsilon (E2), offline_to_online (E3) or latency (E4)")
     with_profile(chosen)
 
     _add_runs(add, with_profile)

@@ -9,7 +9,7 @@ from typing import Any
 
 from uepo_lib import guided_sets, judging, profiles, sweep, tasks
 from uepo_lib.errors import unknown
-from uepo_lib.experiments import epsilon, offline_to_online
+from uepo_lib.experiments import epsilon, latency, offline_to_online
 from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.methods.bc import bc
 from uepo_lib.methods.uepo import uepo
@@ -36,7 +36,8 @@ def prepare(profile: str, workers: int | None = None) -> None:
         + [(QUIET, "diffusion_policy", seed) for seed in seeds],
         "methods": [(TASK, name, seed) for name in METHODS for seed in seeds]
         + [(task, "ranking", seed) for task in (TASK, QUIET) for seed in seeds]
-        + [(TASK, name, seeds[0]) for name in ONE_SEED],
+        + [(TASK, name, seeds[0]) for name in ONE_SEED]
+        + EXPERIMENTS["latency"].jobs(profile),
         "comparisons": EXPERIMENTS["offline_to_online"].jobs(profile),
     }
     for title, jobs in waves.items():
@@ -163,7 +164,15 @@ def _compared(profile: str) -> Sequence[str]:
     return offline_to_online.comparison_of(profile).tasks
 
 
+def _delay(study: Study) -> None:
+    """E4: scores of late policies (13); times are measured in the notebook, where all is quiet."""
+    _ = latency.measure_delay(study).run
+
+
 EXPERIMENTS = {
+    "latency": Experiment(
+        "13", lambda _: (latency.TASK,), _each_seed("delay", lambda _: (latency.TASK,))
+    ),
     "epsilon": Experiment(
         "05", lambda _: (epsilon.TASK, epsilon.ELSEWHERE), _each_seed("epsilon", lambda _: (TASK,))
     ),
@@ -175,7 +184,7 @@ EXPERIMENTS = {
 
 def _do(task: str, name: str, seed: int, profile: str) -> None:
     study = Study(task, seed, profile, progress=False)
-    more = {"ranking": _ranking, "comparison": _comparison}
+    more = {"ranking": _ranking, "comparison": _comparison, "delay": _delay}
     {**MODELS, **METHODS, **ONE_SEED, **more}[name](study)
 
 

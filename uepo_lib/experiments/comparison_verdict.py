@@ -25,7 +25,7 @@ CLAIMED = {"locomotion": 0.059, "hand": 0.124}
 HOLDS, MOVED = 0.9, 0.01
 """Online UEPO is stable if its last three looks average HOLDS of its highest one, and has moved if
 the KL of ``shift.py`` from first to last policy, in nats, is above MOVED."""
-MEASURES = {"offline": "offline score", "auc": "mean score online", "last": "final score"}
+MEASURES = {"offline": "offline score", "auc": "mean score online", "end": "final score"}
 
 PAIRS = {
     "headline": ("uepo", "uni_o4"),

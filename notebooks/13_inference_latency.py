@@ -1,0 +1,166 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 13 · Inference latency: how fast can a diffusion policy decide? (E4)
+#
+# **Question.** A controller that runs at 100 Hz has ten milliseconds for a decision. How long does
+# a denoising chain take, what makes it longer, and what does it cost to be late?
+#
+# **Paper.** Open question 1: real-time control. No times are given there.
+#
+# **Our choices.** One state at a time, one thread, untrained networks of the sizes that the other
+# notebooks train (weights do not change the time); the code that is timed is `policy.act`, which
+# acts everywhere here. A plan of $T$ actions is executed for $T_a$ steps.
+#
+# **Run time** about half a minute at `smoke`, about four minutes at `laptop`.
+#
+# **Inputs.** Hopper's sizes; for the price of delay the zero-noise policy and the Gaussian clone of
+# Hopper-medium.
+#
+# **Outputs.** Two figures with their tables, and a table of rates.
+
+# %% tags=["parameters"]
+profile: str | None = None  # None: $UEPO_PROFILE, else laptop
+
+# %%
+import pandas as pd
+import torch
+from IPython.display import Markdown
+
+from uepo_lib import notebook, statistics
+from uepo_lib.delayed import Delayed
+from uepo_lib.experiments import latency as e4
+from uepo_lib.stages import Study
+
+# %%
+outputs = [
+    path for d in ("times", "delay") for path in (f"figures/13_{d}.png", f"tables/13_{d}.csv")
+]
+here = notebook.start("13_inference_latency", profile, [*outputs, "tables/13_rates.csv"])
+studies = [Study(e4.TASK, s, here.profile, progress=False) for s in here.budget.seeds]
+grid, period = e4.grid_of(here.profile), e4.control_period(studies[0])
+
+# %% [markdown]
+# ## Time to a decision
+#
+# **Expectation**, written before the runs: time grows linearly with the number of denoising steps
+# and far less than linearly with $n$, because $n$ sub-policies are one batch; five steps reach 20
+# and 50 Hz, not 500.
+#
+# The time of the *first* action is that of the whole decision. The percentile matters as much as
+# the median: a controller that misses one deadline in a hundred misses one a second at 100 Hz.
+
+# %%
+timed = e4.measure_times(studies[0], grid)
+times = timed.value
+here.draw("13_times", times, [timed.run], task="Hopper's sizes")
+
+# %%
+usual = int(times.loc[times["n"] > 1, "steps"].iloc[0])
+main = times[(times["backbone"] == "unet_transformer") & (times["n"] == 1)].set_index("steps")
+largest = int(times["n"].max())
+many = times[(times["backbone"] == "unet_transformer") & (times["n"] == largest)]["median"].iloc[0]
+gaussian = times.loc[times["backbone"] == e4.GAUSSIAN, "median"].iloc[0]
+most = int(main.index.max())
+Markdown(
+    f"The default network decides in **{main.loc[usual, 'median']:.1f} ms** with {usual} steps "
+    f"(99th percentile {main.loc[usual, 'p99']:.1f} ms), the Gaussian MLP in {gaussian:.2f} ms. "
+    f"{most} steps take {main.loc[most, 'median'] / main.loc[1, 'median']:.0f} times one step; "
+    f"{largest} sub-policies take {many / main.loc[usual, 'median']:.1f} times one."
+)
+
+# %% [markdown]
+# ## Which rates are kept?
+#
+# "each": at its 99th percentile a decision fits into one control period. "planned": it does not,
+# but fits into the $T_a$ periods that a plan lasts, so a controller that plans ahead keeps up,
+# with actions that are that old. Times are of one machine, named in the run's record.
+
+# %%
+rates = e4.reached(times)
+here.table(rates, "13_rates", [timed.run], task="Hopper's sizes")
+names = [f"{rate} Hz" for rate in e4.RATES]
+rates[rates["n"] == 1].set_index(["backbone", "steps"])[names]
+
+# %% [markdown]
+# ## What a late decision costs
+#
+# While the policy computes, the robot moves on. So a delay of $d$ control steps means acting on the
+# state from $d$ steps ago. A planner has a remedy: its plan, made then, contains the action that
+# was meant for *now*, so it can skip those that the delay has overtaken.
+
+
+# %% tags=["nbval-check-output"]
+class Newest:
+    """A toy: acts with the newest state that it is shown."""
+
+    n, obs_horizon, action_horizon = 1, 1, 1
+
+    def act(self, states, generator=None):
+        return states[:, :, -1:, :1]
+
+
+history = torch.tensor([0.0, 1.0, 2.0, 3.0]).view(1, 1, 4, 1)  # s_{t-3} .. s_t
+for d in range(4):
+    late = Delayed(Newest(), d)
+    print(f"delay {d}: acts on state", int(late.act(history[:, :, -late.obs_horizon :])))
+    assert late.act(history[:, :, -late.obs_horizon :]).item() == 3 - d
+
+# %%
+played = [e4.measure_delay(study, grid) for study in studies]
+delays = pd.concat([product.value for product in played], ignore_index=True)
+here.draw("13_delay", delays, [product.run for product in played], task=e4.TASK)
+
+# %%
+injected = e4.injected(times, period, usual)
+injected.round(2)
+
+# %%
+wide = delays.pivot(index=["seed", "policy"], columns="delay", values="score")
+d = min(
+    int(injected.loc[injected["backbone"] == "unet_transformer", "delay"].iloc[0]),
+    wide.columns.max(),
+)
+d = max(x for x in wide.columns if x <= d)
+lost = {name: (wide[d] - wide[0]).xs(name, level="policy").tolist() for name in ("clone", "stale")}
+skipped = (wide[d].xs("ahead", level="policy") - wide[d].xs("stale", level="policy")).tolist()
+Markdown(
+    f"Hopper is controlled every {1000 * period:.0f} ms; the measured time comes to a delay of "
+    f"**{d} steps** here. It changes the score of the diffusion policy by "
+    f"{sum(lost['stale']) / len(lost['stale']):+.1f} points and would change the clone's by "
+    f"{sum(lost['clone']) / len(lost['clone']):+.1f}. Skipping overtaken actions: "
+    f"{statistics.verdict(skipped)}."
+)
+
+# %%
+assert set(delays["seed"]) == set(here.budget.seeds)
+assert (times["p99"] >= times["median"]).all()
+assert main["median"].is_monotonic_increasing or here.profile == "smoke"
+
+# %% [markdown]
+# ## What fails
+#
+# - **Times do not travel.** Another processor, another build of torch, another load: the ratios
+#   between rows are worth more than the milliseconds.
+# - **Python is part of it.** Much of a small network's time is the interpreter's and the
+#   dispatcher's; a compiled or batched controller would be faster, by a factor that grows as
+#   networks shrink.
+# - **A delay that is known is not a delay that is learnt.** A policy trained on delayed states
+#   would do better than one that is merely told late.
+#
+# **To try.** `Study(..., overrides={"diffusion": {"num_denoising_steps": 2}})` in
+# [02](02_diffusion_policy.ipynb): on noisy data fewer steps can score higher, and they are faster.

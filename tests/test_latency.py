@@ -1,0 +1,100 @@
+"""E4: late policies act on old states, times are those of the clock, rates follow from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusion_toys import randn, small_model
+from torch import Tensor
+
+from uepo_lib.delayed import Delayed
+from uepo_lib.errors import UsageError
+from uepo_lib.experiments import latency
+from uepo_lib.subpolicies import SubPolicies
+
+
+class Echo:
+    """Acts with the first coordinate of the newest state it is shown."""
+
+    n, obs_horizon, action_horizon = 1, 1, 2
+
+    def act(self, states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return states[:, :, -1:, :1].expand(-1, -1, 2, -1)
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3])
+def test_a_late_policy_acts_on_the_state_that_many_steps_ago(delay: int) -> None:
+    late = Delayed(Echo(), delay)
+    window = torch.arange(delay + 1.0).view(1, 1, -1, 1)  # oldest first: 0 is delay steps old
+    assert late.obs_horizon == 1 + delay
+    assert (late.act(window) == 0).all()
+
+
+def planner(horizon_steps: int = 2) -> SubPolicies:
+    return SubPolicies.from_seeds(small_model(), 1, 0, action_horizon=horizon_steps)
+
+
+def test_ahead_skips_what_the_delay_has_overtaken() -> None:
+    policy = planner()
+    window = randn(1, 5, policy.obs_horizon + 1, 3, seed=3)
+    plan = policy.plan(window[:, :, :-1])
+    assert torch.equal(Delayed(policy, 1).act(window), plan[:, :, :2])
+    assert torch.equal(Delayed(policy, 1, ahead=True).act(window), plan[:, :, 1:3])
+
+
+def test_what_cannot_be_planned_ahead_is_refused() -> None:
+    policy = planner()
+    horizon = policy.noise.shape[1]
+    with pytest.raises(UsageError, match="delay"):
+        Delayed(policy, horizon - 1, ahead=True)
+    with pytest.raises(UsageError, match="ahead"):
+        Delayed(Echo(), 1, ahead=True)
+    with pytest.raises(UsageError, match="delay"):
+        Delayed(Echo(), -1)
+
+
+def test_times_are_the_clocks_and_leave_the_warm_up_out() -> None:
+    ticks = iter(np.cumsum([0.0, 9.0, 0.0, 9.0, 0.0, 1.0, 0.0, 2.0, 0.0, 3.0]))
+    spent = latency.time_decisions(
+        Echo(), torch.zeros(1, 1, 1, 1), 3, 2, lambda: float(next(ticks))
+    )
+    np.testing.assert_allclose(spent, [1, 2, 3])
+
+
+def times() -> pd.DataFrame:
+    rows = [("unet", 5, 1, 4, 8.0, 9.9), ("unet", 10, 1, 4, 30.0, 39.0),
+            (latency.GAUSSIAN, 0, 1, 1, 0.1, 1.9), ("unet", 5, 8, 4, 90.0, 500.0)]  # fmt: skip
+    columns = ["backbone", "steps", "n", "action_horizon", "median", "p99"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_rates_are_kept_at_each_decision_or_over_a_plan() -> None:
+    found = latency.reached(times())
+    assert found["100 Hz"].tolist() == ["each", "planned", "each", "no"]
+    assert found["500 Hz"].tolist() == ["no", "no", "each", "no"]
+    assert found["20 Hz"].tolist() == ["each", "each", "each", "no"]
+
+
+def test_the_injected_delay_is_the_median_in_control_steps_rounded_up() -> None:
+    found = latency.injected(times(), 0.008, 5).set_index("backbone")
+    assert found.loc["unet", "delay"] == 1 and found.loc[latency.GAUSSIAN, "delay"] == 1
+    assert latency.injected(times(), 0.008, 10).set_index("backbone").loc["unet", "delay"] == 4
+    with pytest.raises(UsageError, match="steps"):
+        latency.injected(times()[times()["backbone"] == "unet"], 0.008, 7)
+
+
+def test_every_pair_is_timed_once() -> None:
+    grid = latency.LatencyGrid((1, 5), (1, 2), decisions=1)
+    rows = [(r["backbone"], r["steps"], r["n"]) for r in latency.candidates(grid, 3, 2)]
+    assert len(rows) == len(set(rows)) == 3 * 3 + 1
+    for row in latency.candidates(grid, 3, 2):
+        assert row["policy"].n == row["n"]
+
+
+def test_bad_grids_are_named() -> None:
+    with pytest.raises(UsageError, match="delays"):
+        latency.LatencyGrid(delays=(-1,))
+    with pytest.raises(UsageError, match="decisions"):
+        latency.LatencyGrid(decisions=0)

@@ -1,0 +1,62 @@
+"""E4 as pictures: time to a decision, and the price of a late one."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from uepo_lib import plotting
+from uepo_lib.experiments.latency import GAUSSIAN, RATES
+
+BACKBONES = {
+    "unet_transformer": ("U-Net + Transformer", plotting.COLOURS["UEPO"]),
+    "unet": ("U-Net", plotting.COLOURS["model"]),
+    "mlp": ("MLP", plotting.COLOURS["highlight"]),
+}
+LATE = {
+    "clone": ("Gaussian clone", plotting.COLOURS["BC"]),
+    "stale": ("diffusion, stale plan", plotting.COLOURS["UEPO"]),
+    "ahead": ("diffusion, overtaken actions skipped", plotting.COLOURS["control"]),
+}
+
+
+@plotting.figure("13_times")
+def draw_times(table: pd.DataFrame) -> Figure:
+    """Columns backbone, steps, n, median, p99: medians as lines, up to the 99th percentile."""
+    figure, (left, right) = plotting.panels(2, 3.6, 3.0)
+    usual = int(table.loc[(table["n"] > 1), "steps"].iloc[0])
+    for name, (label, colour) in BACKBONES.items():
+        part = table[table["backbone"] == name]
+        _times(left, part[part["n"] == 1], "steps", colour, label)
+        _times(right, part[part["steps"] == usual], "n", colour, label)
+    gaussian = float(table.loc[table["backbone"] == GAUSSIAN, "median"].iloc[0])
+    for axes, text in ((left, "denoising steps (n = 1)"), (right, f"n ({usual} steps)")):
+        axes.axhline(gaussian, color=plotting.COLOURS["BC"], linestyle="--", linewidth=1)
+        for rate in RATES:
+            axes.axhline(1_000 / rate, color="0.8", linewidth=0.8, zorder=0)
+            axes.text(1, 1_000 / rate, f"{rate} Hz", size="x-small", color="0.4", va="bottom")
+        axes.set(xscale="log", yscale="log", xlabel=text)
+    left.set_ylabel("time to a decision (ms)")
+    left.plot([], [], "--", color=plotting.COLOURS["BC"], label="Gaussian MLP")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def _times(axes: Axes, part: pd.DataFrame, x: str, colour: str, label: str) -> None:
+    part = part.sort_values(x)
+    axes.plot(part[x], part["median"], color=colour, marker="o", markersize=3, label=label)
+    axes.fill_between(part[x], part["median"], part["p99"], color=colour, alpha=0.15)
+
+
+@plotting.figure("13_delay")
+def draw_delay(table: pd.DataFrame) -> Figure:
+    """Columns seed, policy, delay, score: a thin line a seed, the mean bold."""
+    figure, (axes,) = plotting.panels(1, 4.6, 3.0)
+    for name, (label, colour) in LATE.items():
+        part = table[table["policy"] == name]
+        plotting.seed_lines(axes, part, "delay", "score", colour, label)
+    axes.set(xlabel="delay (control steps)", ylabel="normalised score")
+    axes.set_xticks(sorted(table["delay"].unique()))
+    axes.legend()
+    return figure
