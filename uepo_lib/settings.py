@@ -74,9 +74,18 @@ ONLINE: dict[str, dict[str, Any]] = {
         "target_kl": 0.1,
     },
     "scratch_ppo": {"warmup_env_steps": 0, "normalise_rewards": True},
+    "steer_ppo": {
+        "learning_rate": 3e-4,
+        "critic_learning_rate": 1e-3,
+        "clip_range": 0.1,
+        "num_epochs": 5,
+        "minibatch_size": 32,
+        "target_kl": 0.05,
+    },
 }
 """Online PPO; from scratch with the defaults. Minibatches are smaller for the chain, which decides
-once in T_a steps."""
+once in T_a steps. Steering the noise takes the chain's settings with PPO's usual rate, its network
+being a small one that starts at zero; neither was tuned."""
 
 with (Path(__file__).parent / "tuning.csv").open(encoding="utf-8", newline="") as _file:
     TRIED: tuple[dict[str, str], ...] = tuple(csv.DictReader(_file))

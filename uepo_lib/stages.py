@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, replace
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from uepo_lib import (
     environments,
     evaluation,
     finetuning,
+    noise_steering,
     policies,
     ppo,
     robots,
@@ -29,7 +32,9 @@ from uepo_lib.finetuning import OnlineActor
 from uepo_lib.learners import EXPLORED, Learners, chain_actor
 from uepo_lib.models import ACTION_HORIZON
 from uepo_lib.networks import StateValue, mlp, orthogonal_
+from uepo_lib.noise_steering import NoiseActor
 from uepo_lib.policies import GaussianPolicy
+from uepo_lib.ppo import PPOConfig
 from uepo_lib.runs import Run
 from uepo_lib.settings import ONLINE
 from uepo_lib.study import COMPONENTS, Product, load_all, load_data
@@ -114,6 +119,31 @@ class Study(Learners):
         """
         chained = "action_horizon" in policy.config
         cfg = self.config(component or ("chain_ppo" if chained else "gaussian_ppo"))
+        explored = EXPLORED if chained else {}
+        return self._fine_tune(policy, critic, cfg, lambda: _online_actor(policy.value), explored)
+
+    def steer(self, policy: Product[SubPolicies], critic: Product[Critic]) -> Product[OnlineActor]:
+        """Online PPO that learns only the initial noise of one sub-policy, its chain frozen."""
+        steering = self.config("steering")
+
+        def actor() -> NoiseActor:
+            return NoiseActor(policy.value, steering, self.seed)
+
+        chosen = {"steering": asdict(steering)}
+        return self._fine_tune(
+            policy, critic, self.config("steer_ppo"), actor, chosen, (noise_steering,)
+        )
+
+    def _fine_tune(
+        self,
+        policy: Product[Any],
+        critic: Product[Critic] | None,
+        cfg: PPOConfig,
+        actor: Callable[[], Any],
+        chosen: dict[str, Any],
+        more: tuple[ModuleType, ...] = (),
+    ) -> Product[OnlineActor]:
+        """Online PPO of what ``actor`` makes; ``chosen`` and the modules ``more`` identify it."""
         watched = {
             "episodes": self.budget.evaluation_episodes,
             "curve_episodes": self.budget.curve_episodes,
@@ -124,18 +154,17 @@ class Study(Learners):
             watch = finetuning.Watch(**watched, probe=self.starts(256, "probe"))
             value = _value_of(critic.value) if critic else self._new_value()
             finetuning.fine_tune(
-                _online_actor(policy.value), value, self.task.robot, self.dataset.normaliser, cfg,
+                actor(), value, self.task.robot, self.dataset.normaliser, cfg,
                 watch, seed=self.seed, run=run, progress=self.progress,
             )  # fmt: skip
 
         def read(run: Run) -> OnlineActor:
-            actor = _online_actor(policy.value)
-            actor.load_state_dict(run.tensors())
-            return actor
+            made = actor()
+            made.load_state_dict(run.tensors())
+            return made
 
-        explored = EXPLORED if chained else {}
-        config = {"policy": dict(policy.config), "ppo": asdict(cfg), "watch": watched, **explored}
-        modules = (*ACTING, ppo, chain, finetuning)
+        config = {"policy": dict(policy.config), "ppo": asdict(cfg), "watch": watched, **chosen}
+        modules = (*ACTING, ppo, chain, finetuning, *more)
         parents = (policy, critic) if critic else (policy,)
         return self.stage("online", config, produce, read, modules, parents, "about 3 min")
 

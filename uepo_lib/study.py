@@ -25,6 +25,7 @@ from uepo_lib import (
     evaluation,
     extraction,
     loading,
+    noise_steering,
     offline_ppo,
     policies,
     ppo,
@@ -63,6 +64,8 @@ COMPONENTS: dict[str, type[Any]] = {
     "chain_ppo": ppo.PPOConfig,
     "gaussian_ppo": ppo.PPOConfig,
     "scratch_ppo": ppo.PPOConfig,
+    "steer_ppo": ppo.PPOConfig,
+    "steering": noise_steering.SteeringConfig,
 }
 """What ``--set component.parameter=value`` can change."""
 
@@ -182,6 +185,7 @@ class Workbench:
             },
             "augmentation": {"ratio": b.augmentation_ratio, "horizon": b.augmentation_horizon},
             "guidance": {"threshold": 1.0},
+            "steering": {},
             "amq": {"num_starts": b.amq_starts, "horizon": b.amq_horizon},
             **{name: {**online, **chosen} for name, chosen in settings.ONLINE.items()},
         }
