@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -12,15 +13,21 @@ import torch
 from torch import Tensor
 
 from uepo_lib import (
+    augmentation,
     chain,
+    datasets,
     divergence,
+    dynamics,
     environments,
     evaluation,
     finetuning,
     noise_steering,
+    offline_ppo,
+    online_model,
     policies,
     ppo,
     robots,
+    rollouts,
     schedules,
     subpolicies,
 )
@@ -34,7 +41,6 @@ from uepo_lib.models import ACTION_HORIZON
 from uepo_lib.networks import StateValue, mlp, orthogonal_
 from uepo_lib.noise_steering import NoiseActor
 from uepo_lib.policies import GaussianPolicy
-from uepo_lib.ppo import PPOConfig
 from uepo_lib.runs import Run
 from uepo_lib.settings import ONLINE
 from uepo_lib.study import COMPONENTS, Product, load_all, load_data
@@ -49,6 +55,17 @@ SCRATCH: dict[str, Any] = {
 """The networks of PPO from scratch: those that learnt the behaviours of locomotion."""
 ACTING = (robots, environments, evaluation, policies, subpolicies, divergence, schedules)
 """The modules whose revision changes what a policy does in its environment."""
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """Who goes online, and what makes that run another than the default one."""
+
+    actor: Callable[[], Any]
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    modules: tuple[ModuleType, ...] = ()
+    parents: tuple[Product[Any], ...] = ()
+    companion: Callable[[], finetuning.MakeCompanion] | None = None
 
 
 class Study(Learners):
@@ -117,33 +134,70 @@ class Study(Learners):
         V starts as ``critic``'s, anew without one. ``component`` names the settings of PPO, by
         default those that were tuned for policies of this kind.
         """
-        chained = "action_horizon" in policy.config
-        cfg = self.config(component or ("chain_ppo" if chained else "gaussian_ppo"))
-        explored = EXPLORED if chained else {}
-        return self._fine_tune(policy, critic, cfg, lambda: _online_actor(policy.value), explored)
+        return self._fine_tune(policy, critic, self._default(policy), component)
 
     def steer(self, policy: Product[SubPolicies], critic: Product[Critic]) -> Product[OnlineActor]:
         """Online PPO that learns only the initial noise of one sub-policy, its chain frozen."""
         steering = self.config("steering")
+        variant = _Variant(
+            lambda: NoiseActor(policy.value, steering, self.seed), {"steering": asdict(steering)},
+            (noise_steering,),
+        )  # fmt: skip
+        return self._fine_tune(policy, critic, variant, "steer_ppo")
 
-        def actor() -> NoiseActor:
-            return NoiseActor(policy.value, steering, self.seed)
+    def fine_tune_beside_model(
+        self,
+        policy: Product[Any],
+        critic: Product[Critic],
+        world: Product[DynamicsModel],
+        synthetic: Product[Transitions],
+        **changes: Any,
+    ) -> Product[OnlineActor]:
+        """Online PPO with T̂, ``world``, beside it (A14); ``changes`` are of ``OnlineModelConfig``.
 
-        chosen = {"steering": asdict(steering)}
-        return self._fine_tune(
-            policy, critic, self.config("steer_ppo"), actor, chosen, (noise_steering,)
-        )
+        With ``model="none"`` it is :meth:`fine_tune`, the same run.
+        """
+        cfg, amq = self.config("online_model", **changes), self.config("amq")
+        plain = self._default(policy)
+        if cfg.model == "none":
+            return self._fine_tune(policy, critic, plain)
+
+        def companion() -> finetuning.MakeCompanion:
+            known = self._known(critic.value, world.value, synthetic.value, cfg)
+            return partial(online_model.OnlineModel, cfg, known)
+
+        variant = _Variant(
+            plain.actor, {**plain.chosen, "online_model": asdict(cfg), "amq": asdict(amq)},
+            (datasets, dynamics, augmentation, rollouts, offline_ppo, online_model),
+            (world, synthetic), companion,
+        )  # fmt: skip
+        return self._fine_tune(policy, critic, variant)
+
+    def _known(
+        self, critic: Critic, world: DynamicsModel, synthetic: Transitions, cfg: Any
+    ) -> online_model.Known:
+        (kept, held), steps, amq = self.held_out, self.dataset.transitions(), self.config("amq")
+        return online_model.Known(
+            world, critic, steps[kept], steps[held], synthetic,
+            self._real_sequences(cfg.augmentation_horizon),
+            self.starts(amq.num_starts, "online gate"), amq, self.task.robot,
+            self.dataset.normaliser, self.seed,
+        )  # fmt: skip
+
+    @staticmethod
+    def _default(policy: Product[Any]) -> _Variant:
+        chained = "action_horizon" in policy.config
+        return _Variant(lambda: _online_actor(policy.value), EXPLORED if chained else {})
 
     def _fine_tune(
         self,
         policy: Product[Any],
         critic: Product[Critic] | None,
-        cfg: PPOConfig,
-        actor: Callable[[], Any],
-        chosen: dict[str, Any],
-        more: tuple[ModuleType, ...] = (),
+        variant: _Variant,
+        component: str | None = None,
     ) -> Product[OnlineActor]:
-        """Online PPO of what ``actor`` makes; ``chosen`` and the modules ``more`` identify it."""
+        chained = "action_horizon" in policy.config
+        cfg = self.config(component or ("chain_ppo" if chained else "gaussian_ppo"))
         watched = {
             "episodes": self.budget.evaluation_episodes,
             "curve_episodes": self.budget.curve_episodes,
@@ -154,18 +208,21 @@ class Study(Learners):
             watch = finetuning.Watch(**watched, probe=self.starts(256, "probe"))
             value = _value_of(critic.value) if critic else self._new_value()
             finetuning.fine_tune(
-                actor(), value, self.task.robot, self.dataset.normaliser, cfg,
-                watch, seed=self.seed, run=run, progress=self.progress,
+                variant.actor(), value, self.task.robot, self.dataset.normaliser, cfg, watch,
+                seed=self.seed, run=run, progress=self.progress,
+                companion=variant.companion() if variant.companion else None,
             )  # fmt: skip
 
         def read(run: Run) -> OnlineActor:
-            made = actor()
-            made.load_state_dict(run.tensors())
-            return made
+            actor = variant.actor()
+            actor.load_state_dict(run.tensors())
+            return actor
 
-        config = {"policy": dict(policy.config), "ppo": asdict(cfg), "watch": watched, **chosen}
-        modules = (*ACTING, ppo, chain, finetuning, *more)
-        parents = (policy, critic) if critic else (policy,)
+        config = {
+            "policy": dict(policy.config), "ppo": asdict(cfg), "watch": watched, **variant.chosen
+        }  # fmt: skip
+        modules = (*ACTING, ppo, chain, finetuning, *variant.modules)
+        parents = (*((policy, critic) if critic else (policy,)), *variant.parents)
         return self.stage("online", config, produce, read, modules, parents, "about 3 min")
 
     def from_scratch(self) -> Product[OnlineActor]:

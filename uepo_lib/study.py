@@ -27,6 +27,7 @@ from uepo_lib import (
     loading,
     noise_steering,
     offline_ppo,
+    online_model,
     policies,
     ppo,
     profiles,
@@ -66,6 +67,7 @@ COMPONENTS: dict[str, type[Any]] = {
     "scratch_ppo": ppo.PPOConfig,
     "steer_ppo": ppo.PPOConfig,
     "steering": noise_steering.SteeringConfig,
+    "online_model": online_model.OnlineModelConfig,
 }
 """What ``--set component.parameter=value`` can change."""
 
@@ -186,6 +188,10 @@ class Workbench:
             "augmentation": {"ratio": b.augmentation_ratio, "horizon": b.augmentation_horizon},
             "guidance": {"threshold": 1.0},
             "steering": {},
+            "online_model": {
+                "every": max(1, b.online_env_steps // 5),
+                "updates": max(1, b.dynamics_updates // 30),
+            },
             "amq": {"num_starts": b.amq_starts, "horizon": b.amq_horizon},
             **{name: {**online, **chosen} for name, chosen in settings.ONLINE.items()},
         }
