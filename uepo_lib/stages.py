@@ -21,6 +21,7 @@ from uepo_lib import (
     environments,
     evaluation,
     finetuning,
+    guided_exploration,
     noise_steering,
     offline_ppo,
     online_model,
@@ -36,8 +37,9 @@ from uepo_lib.datasets import Transitions
 from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.evaluation import Evaluation
 from uepo_lib.finetuning import OnlineActor
+from uepo_lib.guided_exploration import GuidedActor, Measure, guidance_by
 from uepo_lib.learners import EXPLORED, Learners, chain_actor
-from uepo_lib.models import ACTION_HORIZON
+from uepo_lib.models import ACTION_HORIZON, CALIBRATION
 from uepo_lib.networks import StateValue, mlp, orthogonal_
 from uepo_lib.noise_steering import NoiseActor
 from uepo_lib.policies import GaussianPolicy
@@ -144,6 +146,31 @@ class Study(Learners):
             (noise_steering,),
         )  # fmt: skip
         return self._fine_tune(policy, critic, variant, "steer_ppo")
+
+    def explore_guided(
+        self,
+        policy: Product[SubPolicies],
+        critic: Product[Critic],
+        guided: Product[SubPolicies],
+        measure: Measure = "dynamic",
+    ) -> Product[OnlineActor]:
+        """Online PPO whose exploration is pushed away from the other members of ``guided``.
+
+        ``policy`` is a member of a set of the same seeds, at its own κ. "kl" measures the distance
+        of two plans by KL, with the exploration's σ.
+        """
+
+        def actor() -> GuidedActor:
+            past = self.starts(CALIBRATION["starts"], "calibration")
+            together, sigma = guided.value, EXPLORED["sigma"]
+            rule = guidance_by(measure, together, sigma, past, CALIBRATION["quantile"])
+            return GuidedActor(policy.value, together, policy.config["member"], rule, **EXPLORED)
+
+        chosen = {**EXPLORED, "guided": dict(guided.config), "measure": measure}
+        if measure == "kl":
+            chosen["calibration"] = CALIBRATION
+        variant = _Variant(actor, chosen, (guided_exploration,), (guided,))
+        return self._fine_tune(policy, critic, variant)
 
     def fine_tune_beside_model(
         self,
