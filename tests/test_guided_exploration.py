@@ -58,6 +58,14 @@ def test_exploring_starts_from_the_guided_latent_of_the_member() -> None:
     assert (path[:, 0] - plain[:, 0]).abs().max() > 1e-3
 
 
+def test_equal_states_get_equal_latents() -> None:
+    made, past = actor(guided_set()), states(3).repeat_interleave(4, dim=0)
+    _, path = made.sample_path(past, generator())
+    _, alone = made.sample_path(states(3), generator())
+    torch.testing.assert_close(path[::4, 0], alone[:, 0])
+    assert torch.equal(path[:4, 0], path[:1, 0].expand(4, -1, -1))
+
+
 def test_without_a_push_it_is_the_plain_chain() -> None:
     guided, past = guided_set(eta=0.0), states()
     plain = ChainActor(guided.select(MEMBER), SIGMA, 2)

@@ -100,8 +100,10 @@ class GuidedActor(ChainActor):
     def _latent(self, states: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None:
             return super()._latent(states, None)
+        # a function of the state: states that follow each other twice are paid for once
+        each, place = states.unique_consecutive(return_inverse=True, dim=0)
         n, first = len(self.starts), self.num_steps - self.num_levels
-        x = self.starts.repeat_interleave(len(states), dim=0)
-        context = self.frozen.encode(states).repeat(n)
+        x = self.starts.repeat_interleave(len(each), dim=0)
+        context = self.frozen.encode(each).repeat(n)
         latents = self.frozen.sample(x, context, self.num_steps, self.rule, stop=first)
-        return latents.unflatten(0, (n, -1))[self.member]
+        return latents.unflatten(0, (n, -1))[self.member, place]

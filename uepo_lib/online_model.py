@@ -54,7 +54,7 @@ class OnlineModelConfig:
     model: Model = "none"
     every: int = 10_000
     """Environment steps between two looks."""
-    updates: int = 200
+    updates: int = 150
     """Gradient steps of a refit, each with an optimiser of its own."""
     learning_rate: float = 1e-3
     """A fifth of that of a new T̂: a trained model is adjusted."""

@@ -190,7 +190,7 @@ class Workbench:
             "steering": {},
             "online_model": {
                 "every": max(1, b.online_env_steps // 5),
-                "updates": max(1, b.dynamics_updates // 30),
+                "updates": max(1, b.dynamics_updates // 40),
             },
             "amq": {"num_starts": b.amq_starts, "horizon": b.amq_horizon},
             **{name: {**online, **chosen} for name, chosen in settings.ONLINE.items()},
