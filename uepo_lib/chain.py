@@ -69,7 +69,7 @@ class ChainActor(nn.Module):
 
     @torch.no_grad()
     def _path(self, states: Tensor, generator: torch.Generator | None) -> list[Tensor]:
-        x = self._latent(states, generator)
+        x = self.latent(states, generator)
         path, context = [x], self.model.encode(states)
         for step in range(self.num_steps - self.num_levels, self.num_steps):
             x = self.model.chain_mean(x, context, step, self.num_steps)
@@ -79,7 +79,7 @@ class ChainActor(nn.Module):
             path.append(x)
         return path
 
-    def _latent(self, states: Tensor, generator: torch.Generator | None) -> Tensor:
+    def latent(self, states: Tensor, generator: torch.Generator | None) -> Tensor:
         """Where the frozen first steps lead, and the trained ones begin: (N, T, A)."""
         x = self.noise.expand(len(states), -1, -1)
         if self.fresh_kappa is not None and generator is not None:

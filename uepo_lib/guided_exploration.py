@@ -97,9 +97,9 @@ class GuidedActor(ChainActor):
         self.register_buffer("starts", starts)
         self.member, self.rule = i, rule
 
-    def _latent(self, states: Tensor, generator: torch.Generator | None) -> Tensor:
+    def latent(self, states: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None:
-            return super()._latent(states, None)
+            return super().latent(states, None)
         # a function of the state: states that follow each other twice are paid for once
         each, place = states.unique_consecutive(return_inverse=True, dim=0)
         n, first = len(self.starts), self.num_steps - self.num_levels

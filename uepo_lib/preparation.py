@@ -8,6 +8,7 @@ from typing import Any
 
 from uepo_lib import guided_sets, judging, profiles, sweep, tasks
 from uepo_lib.experiments import epsilon
+from uepo_lib.experiments.online_alternatives import TITLES, alternatives, seeds_for
 from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.methods.bc import bc
 from uepo_lib.methods.uepo import uepo
@@ -33,6 +34,12 @@ def prepare(profile: str, workers: int | None = None) -> None:
         "methods": [(TASK, name, seed) for name in METHODS for seed in seeds]
         + [(task, "ranking", seed) for task in (TASK, QUIET) for seed in seeds]
         + [(TASK, name, seeds[0]) for name in ONE_SEED],
+        "alternatives": [
+            (TASK, f"online {name}", seed)
+            for name in TITLES
+            for seed in seeds_for(name, seeds)
+            if name != "chain"
+        ],
     }
     for title, jobs in waves.items():
         sweep.run_all(
@@ -107,6 +114,15 @@ def _bc(study: Study) -> None:
     _ = bc(study).online.run
 
 
+def _alternative(name: str) -> Callable[[Study], None]:
+    """One other way to go online from π*, once the method itself has (07)."""
+
+    def compute(study: Study) -> None:
+        _ = alternatives(study, uepo(study))[name].run
+
+    return compute
+
+
 MODELS = {name: _models(name) for name in ("dynamics", "diffusion_policy", "critic", "clone")}
 METHODS = {
     "uepo": _uepo,
@@ -116,11 +132,12 @@ METHODS = {
     "bc": _bc,
 }
 ONE_SEED = {"guided": _guided, "simulated": _simulated}
+ALTERNATIVES = {f"online {name}": _alternative(name) for name in TITLES if name != "chain"}
 
 
 def _do(task: str, name: str, seed: int, profile: str) -> None:
     study = Study(task, seed, profile, progress=False)
-    {**MODELS, **METHODS, **ONE_SEED, "ranking": _ranking}[name](study)
+    {**MODELS, **METHODS, **ONE_SEED, **ALTERNATIVES, "ranking": _ranking}[name](study)
 
 
 def reading_set(profile: str) -> list[str]:
