@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusion_toys import randn
+from diffusion_toys import check_golden, randn
 from test_chain import EXECUTED, STEPS, generator, model, states
 from torch.distributions import Normal, kl_divergence
 
-from uepo_lib import divergence
+from uepo_lib import divergence, guided_exploration
 from uepo_lib.chain import ChainActor
 from uepo_lib.divergence import GuidanceConfig
 from uepo_lib.errors import UsageError
@@ -137,3 +137,12 @@ def test_bad_arguments_are_refused_by_name() -> None:
         GuidedActor(one, guided, 0, replace(rule, xi=rule.xi[:2]))
     with pytest.raises(UsageError, match="measure"):
         guidance_by("mmd", guided, SIGMA, states(), 0.5)  # type: ignore[arg-type]
+
+
+def test_golden() -> None:
+    guided, past = guided_set(), states(3)
+    found = {"div": actor(guided).latent(past, generator())}
+    rule = guidance_by("kl", guided, SIGMA, states(64), 0.5)
+    by_kl = GuidedActor(guided.select(MEMBER), guided, MEMBER, rule, SIGMA, 2)
+    found["kl"] = by_kl.latent(past, generator())
+    check_golden("guided_exploration", found, guided_exploration.REVISION, atol=1e-3)

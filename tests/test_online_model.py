@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from diffusion_toys import check_golden
 from env_toys import identity, scripted_robot
 from model_toys import randn
 from tiny_study import settle, tiny
 from torch import Tensor
 
-from uepo_lib import recording, stages
+from uepo_lib import online_model, recording, stages
 from uepo_lib.datasets import Batch, Transitions
 from uepo_lib.dynamics import DynamicsConfig, DynamicsModel, build
 from uepo_lib.environments import ChunkedEnvs
@@ -294,6 +295,15 @@ def test_generated_transitions_are_the_present_policys_own() -> None:
     assert float((found.actions - 0.3).abs().mean()) < 3 * 0.05 + 0.1
     made.after(1)
     assert len(rows(made)) == 1
+
+
+def test_golden() -> None:
+    made = beside(model="short", augmented=True, augmentation_horizon=3, learning_rate=5e-3)
+    made.known = replace(made.known, robot=scripted_robot(10_000))
+    made.after(1)
+    found = {name: torch.tensor(value) for name, value in rows(made)[0].items()}
+    found["critic"] = next(iter(made.trainer.critic.parameters())).detach()
+    check_golden("online_model", found, online_model.REVISION, atol=1e-3)
 
 
 # ---- what is refused -----------------------------------------------------------------------------
