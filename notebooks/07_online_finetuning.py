@@ -39,10 +39,10 @@
 # | | |
 # |---|---|
 # | **Paper** | the online phase of Algorithm 1 |
-# | **Our choices** | A10 (PPO over the denoising chain), A14 (what the refitted model is for) |
+# | **Our choices** | A10 (PPO over the chain, or its noise alone), A14 (what $\hat T$ is for) |
 # | **Run time** | beyond shared runs: seconds at `smoke`, under a minute at `laptop` |
-# | **Inputs** | Hopper-medium; the online runs of three starts, for every seed |
-# | **Outputs** | six figures with their tables; tables of gaps, settings and environment steps |
+# | **Inputs** | Hopper-medium; online runs of three starts by seed; other ways to go online |
+# | **Outputs** | seven figures with tables; tables of gaps, settings, alternatives, steps |
 
 # %% tags=["parameters"]
 profile: str | None = None  # None: $UEPO_PROFILE, else laptop
@@ -53,14 +53,18 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from uepo_lib import chain, notebook, ppo, profiles, settings, stages, statistics
+from uepo_lib import chain, noise_steering, notebook, ppo, profiles, settings, stages, statistics
+from uepo_lib.experiments import online_alternatives as others
 from uepo_lib.figures import online as views
 from uepo_lib.figures.policy import both
+from uepo_lib.learners import EXPLORED
 from uepo_lib.stages import Study
 
 # %%
 NAMES = ["ppo_objective", "online_curves", "policy_change", "switch_cost", "online_dynamics"]
-TABLES = ["gap_closed", "environment_steps", "online_settings", "tried_settings"]
+NAMES += ["online_alternatives", "model_looks"]
+TABLES = ["gap_closed", "environment_steps", "online_settings", "tried_settings", "alternatives"]
+sigma = EXPLORED["sigma"]
 tried = pd.DataFrame(settings.TRIED)
 outputs = [*both(*NAMES), *(f"tables/{name}.csv" for name in TABLES)]
 here = notebook.start("07_online_finetuning", profile, outputs)
@@ -146,7 +150,7 @@ print(f"simulated {played.mean():.1f} ± {error:.1f}, closed form {closed:.1f}")
 
 # %%
 best = found[studies[0].seed].best.value
-actor = chain.ChainActor(best, stages.SIGMA)
+actor = chain.ChainActor(best, sigma)
 states = studies[0].starts(256, "probe")
 before, after = best.act(states.unsqueeze(0)), actor.act(states.unsqueeze(0))
 assert torch.equal(before, after), "the switch changes the actions"
@@ -163,7 +167,7 @@ with torch.no_grad():
     context = actor.model.encode(states)
     mean = actor.model.chain_mean(path[:, -2], context, actor.num_steps - 1, actor.num_steps)
 executed = slice(0, actor.action_horizon)
-normal = torch.distributions.Normal(mean[:, executed], stages.SIGMA)
+normal = torch.distributions.Normal(mean[:, executed], sigma)
 by_hand = normal.log_prob(path[:, -1, executed]).sum((-2, -1))
 torch.testing.assert_close(levels[:, -1], by_hand, rtol=1e-4, atol=1e-3)
 assert levels.shape == (len(states), actor.num_levels)
@@ -173,7 +177,7 @@ explored = actor.act(states.unsqueeze(0), torch.Generator().manual_seed(0))
 moved = float((explored - after).square().mean().sqrt())
 Markdown(
     f"Reverse steps: {actor.num_steps}; of these the last {actor.num_levels} explore and learn, "
-    f"with σ = {stages.SIGMA}. Executed actions then move by {moved:.3f} (RMS, action units)."
+    f"with σ = {sigma}. Executed actions then move by {moved:.3f} (RMS, action units)."
 )
 
 # %% [markdown]
@@ -248,7 +252,7 @@ assert all(abs(value - (gamma * lam) ** 8) < 1e-6 for value in credit.values())
 # %%
 chained, gaussian = (studies[0].config(name) for name in ("chain_ppo", "gaussian_ppo"))
 sizes = pd.DataFrame({"UEPO and median": vars(chained), "BC": vars(gaussian)})
-sizes.loc["noise"] = [f"σ = {stages.SIGMA} on each level", "the clone's own, learned"]
+sizes.loc["noise"] = [f"σ = {sigma} on each level", "the clone's own, learned"]
 sizes.loc["action_horizon"] = [stages.ACTION_HORIZON, studies[0].config("gaussian").action_horizon]
 shown = sizes.astype(str).rename_axis("setting").reset_index()
 here.table(shown, "online_settings", every, task=task)
@@ -408,7 +412,125 @@ Markdown(
 # After the refit $D_\mathrm{online}$ is training data, so its last point is a fit, not a forecast.
 # A mean over nats is ruled by a few surprising steps, such as falls; the table holds the median
 # beside it.
+
+# %% [markdown]
+# ## Other ways to go online
 #
+# The same start, the same environment steps, one change each; chain PPO is what all are compared
+# with. The settings of the changes were not tuned. At a profile with fewer than
+# `statistics.VERDICT_SEEDS` seeds only the first change below is run on every seed, the others on
+# one: three would be as inconclusive.
+#
+# ### The initial noise alone
+#
+# DSRL ([arXiv 2506.15799](https://arxiv.org/abs/2506.15799)) leaves the chain as it is and learns
+# where it begins:
+#
+# $$w \sim N\big(\kappa\,\varepsilon_i + f_\phi(s),\ \sigma_w^2 I\big), \qquad
+# a = \mathrm{DDIM}_\theta(w, s), \quad \theta \text{ frozen}, \quad f_\phi = 0
+# \text{ at the switch}$$
+#
+# The chain is now a decoder, so the policy's density is that of one Gaussian. DSRL improves it by
+# SAC; here it is everyone's PPO, so that only the parametrisation differs.
+
+# %%
+steered = noise_steering.NoiseActor(best, studies[0].config("steering"))
+assert torch.equal(steered.act(states.unsqueeze(0)), before), "the switch changes the actions"
+_, noise = steered.sample_path(states, torch.Generator().manual_seed(0))
+with torch.no_grad():
+    density = steered.path_log_prob(states, noise)[:, 0]
+around = torch.distributions.Normal(steered.start, steered.config.sigma)
+torch.testing.assert_close(density, around.log_prob(noise).sum((-2, -1)), rtol=1e-4, atol=1e-3)
+learned = sum(p.numel() for p in steered.parameters() if p.requires_grad)
+print(
+    f"{learned:,} parameters learn, {sum(p.numel() for p in steered.model.parameters()):,} do not"
+)
+
+# %% [markdown]
+# **Expectation.** It can only choose among what the model already does from *some* noise. Where the
+# data hold one noisy mode, as here, that is one gait with variations: it gains less than the chain.
+#
+# ### $\hat T$ beside PPO
+#
+# Every $N$ steps $\hat T$ is refitted on $D \cup D_\mathrm{diff} \cup D_\mathrm{online}$. Then
+# the present policy and the last accepted one are rolled out in it from the same starts, and with
+# $\Delta_j$ the difference of their AM-Q from start $j$ the present one goes back if
+#
+# $$\bar\Delta < -m \cdot \mathrm{se}(\Delta).$$
+#
+# `model` says how much of this there is: `none`, `frozen` (the gate alone), `refitted`, and
+# `short`, where the critic also learns from $\sum_{k<H} \gamma^k \hat r_k + \gamma^H V(\hat s_H)$
+# with $H \le 5$. **Expectation.** A refit makes the steps that led to it easier to predict. PPO's
+# steps are small, so the gate closes seldom, and the ends differ by less than seeds do.
+#
+# ### Two switches
+#
+# The sources disagree about what is used online (is divergence measured by KL, and do divergence
+# and augmentation act online too?), so each reading is run once. *Guided exploration*: the frozen
+# first steps of the chain are run for all $n$ sub-policies with notebook 04's push, and sub-policy
+# $i$'s latent is taken; the likelihood of the trained last step, which starts from that latent, is
+# as before. By div, and by
+# $\mathrm{KL} = \lVert a_i - a_j \rVert^2 / 2\sigma^2$. *Imagined data*: before each refit
+# $D_\mathrm{diff}$ is generated anew by the present policy. **Expectation.** Little of a push
+# arrives, since the step behind it undoes most of it (notebook 04); imagined data tell $\hat T$
+# nothing that it does not know.
+
+# %%
+ways = others.all_alternatives(studies)
+ways_runs = [online.run for online in ways.values()]
+other_curves = others.curves_table(ways, robot)
+here.draw("online_alternatives", other_curves, ways_runs, task=task)
+
+# %%
+other_ends = others.ends_table(ways, robot)
+here.table(other_ends, "alternatives", ways_runs, task=task)
+starts = other_ends.groupby("seed").start.agg(["min", "max"])
+assert (starts["min"] == starts["max"]).all(), "not everyone starts from the same policy"
+paid = other_ends.training_steps - here.budget.online_env_steps
+assert (paid >= 0).all() and (paid <= here.budget.env_steps_per_update).all()
+shown = ["start", "start_exploring", "end", "against_chain", "displacement"]
+other_ends.groupby("title", sort=False)[shown].mean().round(2)
+
+# %%
+gains = other_ends.groupby("name", sort=False).against_chain
+Markdown(
+    "**Verdict.** The chain ends above the initial noise alone: "
+    f"{statistics.verdict(-gains.get_group('noise'))}, mean "
+    f"{-gains.get_group('noise').mean():+.1f} points. Ends above chain PPO without it: "
+    + "; ".join(f"{others.TITLES[name]}: {statistics.verdict(gains.get_group(name))}"
+                for name in others.TITLES if name not in ("chain", "noise")) + "."
+)  # fmt: skip
+
+# %%
+model_looks = others.looks_table(ways)
+assert model_looks.notna().all().all()
+untouched = model_looks[model_looks["name"] == "frozen"]
+assert (untouched.nll_before == untouched.nll_after).all()
+judged = [way.run for (name, _), way in ways.items() if name in set(model_looks["name"])]
+here.draw("model_looks", model_looks, judged, task=task)
+
+# %%
+refits = model_looks[model_looks["name"] != "frozen"]
+lower = (refits.nll_before - refits.nll_after).groupby([refits["name"], refits.seed]).mean()
+back = model_looks.groupby("title", sort=False).rolled_back.agg(["sum", "size"])
+Markdown(
+    f"**Verdict.** A refit lowers the NLL of the steps that led to it: "
+    f"{statistics.verdict(lower['refitted'])}, mean {lower['refitted'].mean():+.2f} nats. Looks "
+    "after which the policy went back: "
+    + ", ".join(f"{title}: {row['sum']} of {row['size']}" for title, row in back.iterrows()) + "."
+)  # fmt: skip
+
+# %% [markdown]
+# What the learned noise and the push of guidance amount to: how far the latent moved, what became
+# of it in the executed actions, and in how many states there was any push at all.
+
+# %%
+reach = others.reach_table(studies, ways)
+assert set(reach["name"]) == {"noise", "guided", "guided_kl"}
+assert (reach.pushed >= 0).all() and (reach.loc[reach["name"] == "noise", "latent"] > 0).all()
+reach.groupby(["title", "states"], sort=False)[["latent", "action", "pushed"]].mean().round(4)
+
+# %% [markdown]
 # ## What it cost
 #
 # Steps in the environment, by purpose. AM-Q chose in the model and paid nothing; the median probe

@@ -69,6 +69,18 @@ class ChainActor(nn.Module):
 
     @torch.no_grad()
     def _path(self, states: Tensor, generator: torch.Generator | None) -> list[Tensor]:
+        x = self.latent(states, generator)
+        path, context = [x], self.model.encode(states)
+        for step in range(self.num_steps - self.num_levels, self.num_steps):
+            x = self.model.chain_mean(x, context, step, self.num_steps)
+            if generator is not None:
+                z = torch.randn(x.shape, generator=generator, device=x.device)
+                x = x + self.sigma * z
+            path.append(x)
+        return path
+
+    def latent(self, states: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Where the frozen first steps lead, and the trained ones begin: (N, T, A)."""
         x = self.noise.expand(len(states), -1, -1)
         if self.fresh_kappa is not None and generator is not None:
             x = self.fresh_kappa * torch.randn(x.shape, generator=generator, device=x.device)
@@ -77,14 +89,7 @@ class ChainActor(nn.Module):
             context = self.frozen.encode(states)
             for step in range(first):
                 x = self.frozen.chain_mean(x, context, step, self.num_steps)
-        path, context = [x], self.model.encode(states)
-        for step in range(first, self.num_steps):
-            x = self.model.chain_mean(x, context, step, self.num_steps)
-            if generator is not None:
-                z = torch.randn(x.shape, generator=generator, device=x.device)
-                x = x + self.sigma * z
-            path.append(x)
-        return path
+        return x
 
     def path_log_prob(self, states: Tensor, path: Tensor) -> Tensor:
         """log-probability of each level, all levels in one forward: -> (N, L)."""

@@ -147,15 +147,17 @@ class DiffusionModel(nn.Module):
         hook: Hook | None = None,
         eta: float = 0.0,
         generator: torch.Generator | None = None,
+        stop: int | None = None,
     ) -> Tensor:
         """Actions (B, T, A) in [−clip, clip] by the reverse process from ``noise`` (B, T, A).
 
         ``eta`` = 0 is DDIM, a function of (noise, states); ``eta`` = 1 is DDPM and draws from
-        ``generator``. ``hook`` may replace x̂_0 at each step, see :data:`Hook`.
+        ``generator``. ``hook`` may replace x̂_0 at each step, see :data:`Hook`. After ``stop`` of
+        the steps, if given, the latent reached so far comes back.
         """
         context = condition if isinstance(condition, Context) else self.encode(condition)
         x, clip = noise, self.config.clip
-        for index, pair in enumerate(self.timesteps(num_steps)):
+        for index, pair in enumerate(self.timesteps(num_steps)[:stop]):
             k, k_prev = torch.tensor(pair, device=x.device)[:, None]
             x0 = self.predict_x0(x, k, context)
             epsilon = self.schedule.epsilon(x, x0, k)

@@ -77,8 +77,12 @@ def pairwise(a: Tensor, floor: float = 0.0) -> Tensor:
 def nearest_neighbour(a: Tensor, floor: float = 0.0) -> tuple[Tensor, Tensor]:
     """div to the nearest other sub-policy, and which one that is: (n, B, T, A) -> two (n, B)."""
     check(len(a) >= 2, "n", len(a), "at least 2 sub-policies to compare")
-    distances = pairwise(a, floor)
-    itself = torch.eye(len(a), dtype=torch.bool, device=a.device)[:, :, None]
+    return nearest(pairwise(a, floor))
+
+
+def nearest(distances: Tensor) -> tuple[Tensor, Tensor]:
+    """The least distance to another, and whose it is: (n, n, B) -> two (n, B)."""
+    itself = torch.eye(len(distances), dtype=torch.bool, device=distances.device)[:, :, None]
     distance, index = distances.masked_fill(itself, torch.inf).min(dim=1)
     return distance, index
 
@@ -158,6 +162,10 @@ class Guidance:
     def num_steps(self) -> int:
         return self.xi.shape[1]
 
+    def distance(self, x0: Tensor) -> Tensor:
+        """What is compared with τ, for estimates (n, B, T, A): (n, B)."""
+        return nearest_neighbour(x0, self.config.floor)[0]
+
     def sigma(self, x0: Tensor, step_index: int) -> Tensor:
         """σ of the perturbation at this step for estimates (n, B, T, A): (n, B)."""
         if self.control is not None:
@@ -165,7 +173,7 @@ class Guidance:
         if step_index == self.num_steps - 1:
             return x0.new_zeros(x0.shape[:2])
         cfg = self.config
-        distance, _ = nearest_neighbour(x0, cfg.floor)
+        distance = self.distance(x0)
         left = 1 - step_index / (self.num_steps - 1) if cfg.eta_schedule == "linear" else 1.0
         return left * cfg.eta * ((cfg.threshold - distance) / cfg.threshold).clamp(min=0)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from uepo_lib.ppo import PPO, Actor, PPOConfig, train_ppo
 from uepo_lib.recording import Recording
 from uepo_lib.robots import Robot
 from uepo_lib.shift import displacement_in_sigmas, executed_actions, moment_matched_kl
+from uepo_lib.training import Stateful
 
 REVISION = 3
 CURVE_SEED = 2_000_000
@@ -41,6 +42,17 @@ class OnlineActor(Actor, Policy, Protocol):
     def path_kl(self, other: Any, states: Tensor, path: Tensor) -> Tensor:
         """KL(self ‖ other) of each level in nats, given the levels before it: (N, L)."""
         ...
+
+
+class Companion(Stateful, Protocol):
+    """What goes along with the online phase and may change it: part of every checkpoint."""
+
+    def after(self, update: int) -> Mapping[str, float]:
+        """Called after every update, before the policy is looked at; metrics to log."""
+        ...
+
+
+MakeCompanion = Callable[[PPO, Recording], Companion]
 
 
 @dataclass(frozen=True)
@@ -81,9 +93,12 @@ def fine_tune(
     *,
     seed: int,
     run: Recording,
+    companion: MakeCompanion | None = None,
     progress: bool = True,
 ) -> None:
     """Fine-tune ``actor`` and ``value`` in place and write all that was seen into ``run``.
+
+    ``companion`` makes what goes along with the trainer, such as ``online_model.OnlineModel``.
 
     Tables ``metrics`` (a row an update) and ``evaluations`` (a row a look: environment steps,
     noise-free mean return, and how far the policy is from the first one: its own KL, the one
@@ -107,9 +122,18 @@ def fine_tune(
     observer = _Observer(actor, robot, normaliser, watch, trainer, run, seed)
     if run.resumed_at is None:
         observer.before()
+    beside = companion(trainer, run) if companion else None
+    parts: dict[str, Stateful] = {"observer": observer}
+    if beside is not None:
+        parts["companion"] = beside
+
+    def observe(update: int) -> Mapping[str, float]:
+        first = beside.after(update) if beside else {}
+        return {**first, **observer.after(update)}
+
     train_ppo(
-        trainer, recorder=run, observe=observer.after, name="online PPO",
-        extra_parts={"observer": observer}, progress=progress,
+        trainer, recorder=run, observe=observe, name="online PPO", extra_parts=parts,
+        progress=progress,
     )  # fmt: skip
     envs.close()
     run.account("online training", envs.num_steps, len(trainer.episodes.value))

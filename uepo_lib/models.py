@@ -27,7 +27,7 @@ from uepo_lib import (
     subpolicies,
     values,
 )
-from uepo_lib.datasets import Transitions
+from uepo_lib.datasets import Batch, Transitions
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.errors import check
@@ -237,11 +237,7 @@ class Models(Workbench):
 
     def _synthesise(self, run: Run, cfg: Any, policy: SubPolicies, model: DynamicsModel) -> None:
         data, robot = self.dataset, self.task.robot
-        sequences = data.windows(self.obs_horizon, cfg.horizon + 1)
-        held = torch.isin(sequences.now, self.held_out[1]).nonzero().flatten()
-        chosen = held[torch.randperm(len(held), generator=self.generator("reference"))]
-        chosen = chosen[:NUM_REFERENCE]
-        real = sequences.batch(chosen)
+        real = self._real_sequences(cfg.horizon)
         reference = augmentation.reference_costs(model, real.past, real.actions, real.future, cfg)
         simulator = self.simulator() if cfg.transitions == "simulator" else None
         found = augmentation.synthesise(
@@ -258,6 +254,13 @@ class Models(Workbench):
         run.save_json("summary", found.summary())
         if simulator is not None:
             run.account("augmentation", simulator.steps, simulator.resets)
+
+    def _real_sequences(self, horizon: int) -> Batch:
+        """Held-out real sequences, from whose KL the excess of a synthetic one is measured."""
+        sequences = self.dataset.windows(self.obs_horizon, horizon + 1)
+        held = torch.isin(sequences.now, self.held_out[1]).nonzero().flatten()
+        chosen = held[torch.randperm(len(held), generator=self.generator("reference"))]
+        return sequences.batch(chosen[:NUM_REFERENCE])
 
     def simulator(self) -> environments.DatasetSimulator:
         """The real dynamics from the windows of D whose simulator state is known (privileged).

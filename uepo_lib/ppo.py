@@ -171,6 +171,8 @@ class PPO:
         )
         self.episodes = Value([])
         """Every finished training episode: (environment steps so far, return, length)."""
+        self.rollout: Rollout | None = None
+        """What the last update learnt from; no part of the state, since each update makes it."""
 
     def parts(self) -> dict[str, Stateful]:
         """Everything that :func:`training.fit` must keep to resume bit for bit."""
@@ -277,7 +279,8 @@ class PPO:
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * (1 - fraction_done) if self.config.anneal else rate
         warm = self.envs.num_steps >= self.config.warmup_env_steps
-        metrics: dict[str, float] = self.improve(self.collect(), policy_too=warm)
+        self.rollout = self.collect()
+        metrics: dict[str, float] = self.improve(self.rollout, policy_too=warm)
         # before the first episode ends there is only what the unfinished ones have earned
         recent = [e[1] for e in self.episodes.value[-20:]] or self.envs.returns
         metrics["env_steps"] = float(self.envs.num_steps)

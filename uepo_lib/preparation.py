@@ -10,6 +10,7 @@ from typing import Any
 from uepo_lib import guided_sets, judging, profiles, sweep, tasks
 from uepo_lib.errors import unknown
 from uepo_lib.experiments import epsilon, latency, offline_to_online
+from uepo_lib.experiments.online_alternatives import TITLES, alternatives, seeds_for
 from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.methods.bc import bc
 from uepo_lib.methods.uepo import uepo
@@ -39,6 +40,12 @@ def prepare(profile: str, workers: int | None = None) -> None:
         + [(TASK, name, seeds[0]) for name in ONE_SEED]
         + EXPERIMENTS["latency"].jobs(profile),
         "comparisons": EXPERIMENTS["offline_to_online"].jobs(profile),
+        "alternatives": [
+            (TASK, f"online {name}", seed)
+            for name in TITLES
+            for seed in seeds_for(name, seeds)
+            if name != "chain"
+        ],
     }
     for title, jobs in waves.items():
         _run_all(jobs, profile, workers, f"shared {title}")
@@ -144,6 +151,15 @@ def _bc(study: Study) -> None:
     _ = bc(study).online.run
 
 
+def _alternative(name: str) -> Callable[[Study], None]:
+    """One other way to go online from π*, once the method itself has (07)."""
+
+    def compute(study: Study) -> None:
+        _ = alternatives(study, uepo(study))[name].run
+
+    return compute
+
+
 MODELS = {name: _models(name) for name in ("dynamics", "diffusion_policy", "critic", "clone")}
 METHODS = {
     "uepo": _uepo,
@@ -153,6 +169,7 @@ METHODS = {
     "bc": _bc,
 }
 ONE_SEED = {"guided": _guided, "simulated": _simulated}
+ALTERNATIVES = {f"online {name}": _alternative(name) for name in TITLES if name != "chain"}
 
 
 def _comparison(study: Study) -> None:
@@ -185,7 +202,7 @@ EXPERIMENTS = {
 def _do(task: str, name: str, seed: int, profile: str) -> None:
     study = Study(task, seed, profile, progress=False)
     more = {"ranking": _ranking, "comparison": _comparison, "delay": _delay}
-    {**MODELS, **METHODS, **ONE_SEED, **more}[name](study)
+    {**MODELS, **METHODS, **ONE_SEED, **ALTERNATIVES, **more}[name](study)
 
 
 def reading_set(profile: str) -> list[str]:

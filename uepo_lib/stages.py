@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from uepo_lib import (
+    augmentation,
     chain,
+    datasets,
     divergence,
+    dynamics,
     environments,
     evaluation,
     finetuning,
+    guided_exploration,
+    noise_steering,
+    offline_ppo,
+    online_model,
     policies,
     ppo,
     robots,
+    rollouts,
     schedules,
     subpolicies,
 )
@@ -26,9 +37,11 @@ from uepo_lib.datasets import Transitions
 from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.evaluation import Evaluation
 from uepo_lib.finetuning import OnlineActor
+from uepo_lib.guided_exploration import GuidedActor, Measure, guidance_by
 from uepo_lib.learners import EXPLORED, Learners, chain_actor
-from uepo_lib.models import ACTION_HORIZON
+from uepo_lib.models import ACTION_HORIZON, CALIBRATION
 from uepo_lib.networks import StateValue, mlp, orthogonal_
+from uepo_lib.noise_steering import NoiseActor
 from uepo_lib.policies import GaussianPolicy
 from uepo_lib.runs import Run
 from uepo_lib.settings import ONLINE
@@ -44,6 +57,17 @@ SCRATCH: dict[str, Any] = {
 """The networks of PPO from scratch: those that learnt the behaviours of locomotion."""
 ACTING = (robots, environments, evaluation, policies, subpolicies, divergence, schedules)
 """The modules whose revision changes what a policy does in its environment."""
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """Who goes online, and what makes that run another than the default one."""
+
+    actor: Callable[[], Any]
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    modules: tuple[ModuleType, ...] = ()
+    parents: tuple[Product[Any], ...] = ()
+    companion: Callable[[], finetuning.MakeCompanion] | None = None
 
 
 class Study(Learners):
@@ -116,6 +140,94 @@ class Study(Learners):
         V starts as ``critic``'s, anew without one. ``component`` names the settings of PPO, by
         default those that were tuned for policies of this kind; ``changes`` are made to them.
         """
+        return self._fine_tune(policy, critic, self._default(policy), component, **changes)
+
+    def steer(self, policy: Product[SubPolicies], critic: Product[Critic]) -> Product[OnlineActor]:
+        """Online PPO that learns only the initial noise of one sub-policy, its chain frozen."""
+        steering = self.config("steering")
+        variant = _Variant(
+            lambda: NoiseActor(policy.value, steering, self.seed), {"steering": asdict(steering)},
+            (noise_steering,),
+        )  # fmt: skip
+        return self._fine_tune(policy, critic, variant, "steer_ppo")
+
+    def explore_guided(
+        self,
+        policy: Product[SubPolicies],
+        critic: Product[Critic],
+        guided: Product[SubPolicies],
+        measure: Measure = "dynamic",
+    ) -> Product[OnlineActor]:
+        """Online PPO whose exploration is pushed away from the other members of ``guided``.
+
+        ``policy`` is a member of a set of the same seeds, at its own κ. "kl" measures the distance
+        of two plans by KL, with the exploration's σ.
+        """
+
+        def actor() -> GuidedActor:
+            past = self.starts(CALIBRATION["starts"], "calibration")
+            together, sigma = guided.value, EXPLORED["sigma"]
+            rule = guidance_by(measure, together, sigma, past, CALIBRATION["quantile"])
+            return GuidedActor(policy.value, together, policy.config["member"], rule, **EXPLORED)
+
+        chosen = {**EXPLORED, "guided": dict(guided.config), "measure": measure}
+        if measure == "kl":
+            chosen["calibration"] = CALIBRATION
+        variant = _Variant(actor, chosen, (guided_exploration,), (guided,))
+        return self._fine_tune(policy, critic, variant)
+
+    def fine_tune_beside_model(
+        self,
+        policy: Product[Any],
+        critic: Product[Critic],
+        world: Product[DynamicsModel],
+        synthetic: Product[Transitions],
+        **changes: Any,
+    ) -> Product[OnlineActor]:
+        """Online PPO with T̂, ``world``, beside it (A14); ``changes`` are of ``OnlineModelConfig``.
+
+        With ``model="none"`` it is :meth:`fine_tune`, the same run.
+        """
+        cfg, amq = self.config("online_model", **changes), self.config("amq")
+        plain = self._default(policy)
+        if cfg.model == "none":
+            return self._fine_tune(policy, critic, plain)
+
+        def companion() -> finetuning.MakeCompanion:
+            known = self._known(critic.value, world.value, synthetic.value, cfg)
+            return partial(online_model.OnlineModel, cfg, known)
+
+        variant = _Variant(
+            plain.actor, {**plain.chosen, "online_model": asdict(cfg), "amq": asdict(amq)},
+            (datasets, dynamics, augmentation, rollouts, offline_ppo, online_model),
+            (world, synthetic), companion,
+        )  # fmt: skip
+        return self._fine_tune(policy, critic, variant)
+
+    def _known(
+        self, critic: Critic, world: DynamicsModel, synthetic: Transitions, cfg: Any
+    ) -> online_model.Known:
+        (kept, held), steps, amq = self.held_out, self.dataset.transitions(), self.config("amq")
+        return online_model.Known(
+            world, critic, steps[kept], steps[held], synthetic,
+            self._real_sequences(cfg.augmentation_horizon),
+            self.starts(amq.num_starts, "online gate"), amq, self.task.robot,
+            self.dataset.normaliser, self.seed,
+        )  # fmt: skip
+
+    @staticmethod
+    def _default(policy: Product[Any]) -> _Variant:
+        chained = "action_horizon" in policy.config
+        return _Variant(lambda: _online_actor(policy.value), EXPLORED if chained else {})
+
+    def _fine_tune(
+        self,
+        policy: Product[Any],
+        critic: Product[Critic] | None,
+        variant: _Variant,
+        component: str | None = None,
+        **changes: Any,
+    ) -> Product[OnlineActor]:
         chained = "action_horizon" in policy.config
         component = component or ("chain_ppo" if chained else "gaussian_ppo")
         cfg = self.config(component, **changes)
@@ -129,19 +241,21 @@ class Study(Learners):
             watch = finetuning.Watch(**watched, probe=self.starts(256, "probe"))
             value = _value_of(critic.value) if critic else self._new_value()
             finetuning.fine_tune(
-                _online_actor(policy.value), value, self.task.robot, self.dataset.normaliser, cfg,
-                watch, seed=self.seed, run=run, progress=self.progress,
+                variant.actor(), value, self.task.robot, self.dataset.normaliser, cfg, watch,
+                seed=self.seed, run=run, progress=self.progress,
+                companion=variant.companion() if variant.companion else None,
             )  # fmt: skip
 
         def read(run: Run) -> OnlineActor:
-            actor = _online_actor(policy.value)
+            actor = variant.actor()
             actor.load_state_dict(run.tensors())
             return actor
 
-        explored = EXPLORED if chained else {}
-        config = {"policy": dict(policy.config), "ppo": asdict(cfg), "watch": watched, **explored}
-        modules = (*ACTING, ppo, chain, finetuning)
-        parents = (policy, critic) if critic else (policy,)
+        config = {
+            "policy": dict(policy.config), "ppo": asdict(cfg), "watch": watched, **variant.chosen
+        }  # fmt: skip
+        modules = (*ACTING, ppo, chain, finetuning, *variant.modules)
+        parents = (*((policy, critic) if critic else (policy,)), *variant.parents)
         return self.stage("online", config, produce, read, modules, parents, "about 3 min")
 
     def from_scratch(self) -> Product[OnlineActor]:

@@ -25,7 +25,9 @@ from uepo_lib import (
     evaluation,
     extraction,
     loading,
+    noise_steering,
     offline_ppo,
+    online_model,
     policies,
     ppo,
     profiles,
@@ -63,6 +65,9 @@ COMPONENTS: dict[str, type[Any]] = {
     "chain_ppo": ppo.PPOConfig,
     "gaussian_ppo": ppo.PPOConfig,
     "scratch_ppo": ppo.PPOConfig,
+    "steer_ppo": ppo.PPOConfig,
+    "steering": noise_steering.SteeringConfig,
+    "online_model": online_model.OnlineModelConfig,
 }
 """What ``--set component.parameter=value`` can change."""
 
@@ -182,10 +187,16 @@ class Workbench:
             },
             "augmentation": {"ratio": b.augmentation_ratio, "horizon": b.augmentation_horizon},
             "guidance": {"threshold": 1.0},
+            "steering": {},
+            "online_model": {
+                "every": max(1, b.online_env_steps // 5),
+                "updates": max(1, b.dynamics_updates // 40),
+            },
             "amq": {"num_starts": b.amq_starts, "horizon": b.amq_horizon},
             **{name: {**online, **chosen} for name, chosen in settings.ONLINE.items()},
         }
-        return {**table[component], **settings.of(robot, component)}
+        tuned = {"beta": settings.IQL_BETA} if component == "extraction" else {}
+        return {**table[component], **tuned, **settings.of(robot, component)}
 
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of its own for each purpose and seed."""

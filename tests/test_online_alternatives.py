@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from tiny_study import settle, tiny
+
+from uepo_lib import plotting
+from uepo_lib.experiments import online_alternatives as others
+from uepo_lib.figures import online_alternatives as figures
+from uepo_lib.stages import Product, Study
+
+Found = dict[tuple[str, int], Product[Any]]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+    folder, threads = tmp_path_factory.mktemp("alternatives"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        settle(patch, folder / "results", folder / "data")
+        yield tiny()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def found(study: Study) -> Found:
+    return others.all_alternatives([study])
+
+
+def test_a_switch_is_run_once_where_seeds_are_too_few_for_a_verdict() -> None:
+    assert others.seeds_for("noise", (4, 5, 6)) == (4, 5, 6)
+    assert others.seeds_for("short", (4, 5, 6)) == (4,)
+    assert others.seeds_for("short", range(5)) == (0, 1, 2, 3, 4)
+
+
+def test_every_alternative_is_a_run_of_its_own(found: Found) -> None:
+    assert [name for name, _ in found] == list(others.TITLES)
+    assert len({online.keys for online in found.values()}) == len(others.TITLES)
+
+
+@pytest.mark.slow
+def test_all_start_alike_and_spend_alike(study: Study, found: Found) -> None:
+    table = others.ends_table(found, study.task.robot)
+    assert table.start.nunique() == 1
+    spent = table.training_steps - study.budget.online_env_steps
+    assert ((spent >= 0) & (spent <= study.budget.env_steps_per_update)).all()
+    assert (table[table["name"] == "chain"].against_chain == 0).all()
+    assert np.isfinite(table.drop(columns=["name", "title"]).to_numpy(float)).all()
+    curves = others.curves_table(found, study.task.robot)
+    last = curves[curves.look == curves.groupby("name").look.transform("max")]
+    assert last.set_index("name").score.to_dict() == pytest.approx(
+        table.set_index("name").end.to_dict()
+    )
+    assert figures.COLOURS.keys() <= others.TITLES.keys()
+    plt.close(plotting.draw("online_alternatives", curves))
+
+
+@pytest.mark.slow
+def test_looks_and_reach_are_of_those_that_have_them(study: Study, found: Found) -> None:
+    looks = others.looks_table(found)
+    assert set(looks["name"]) == {"frozen", "refitted", "short", "augmented"}
+    assert looks.rolled_back.isin([0, 1]).all()
+    plt.close(plotting.draw("model_looks", looks))
+    reach = others.reach_table([study], found).set_index(["name", "states"])
+    assert len(reach) == 6
+    assert reach.loc["noise"].latent.min() > 0
+    assert ((reach.pushed >= 0) & (reach.pushed <= 1)).all()
