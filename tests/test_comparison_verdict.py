@@ -121,7 +121,14 @@ def test_each_rule_of_stability_fails_by_itself(
 
 def test_offline_improvement_compares_the_same_members() -> None:
     rows = [
-        {"task": "t", "seed": s, "method": method, "member": i, "score": 10.0 * i + bonus + s}
+        {
+            "task": "t",
+            "seed": s,
+            "method": method,
+            "member": i,
+            "score": 10.0 * i + bonus + s,
+            "dead_zero": 200.0 if method == "Uni-O4" else 100.0,
+        }
         for s in range(3)
         for i in range(4)
         for method, bonus in (("Uni-O4, clones", 0.0), ("Uni-O4", 5.0), ("UEPO", 99.0))
@@ -129,6 +136,7 @@ def test_offline_improvement_compares_the_same_members() -> None:
     found = says.offline_improvement(pd.DataFrame(rows)).iloc[0]
     assert found["gain"] == found["low"] == found["high"] == pytest.approx(5.0)
     assert found["after"] - found["before"] == pytest.approx(5.0)
+    assert found["judged"] == pytest.approx(100.0)
 
 
 def test_am_q_is_judged_by_rank_and_by_what_its_choice_loses() -> None:

@@ -153,16 +153,22 @@ def stability(online: pd.DataFrame, row: str = "uepo") -> pd.DataFrame:
 
 
 def offline_improvement(selection: pd.DataFrame) -> pd.DataFrame:
-    """Is Uni-O4's offline phase better than its own clones? True returns of the same members before
-    and after: task, before, after, gain, low, high (over seeds), seeds."""
+    """Is Uni-O4's offline phase better than its own clones? The same members before and after, by
+    their true returns and by AM-Q, which accepted them: task, before, after, gain, low, high (over
+    seeds), judged (the mean gain by AM-Q, in percent), seeds."""
     pair = selection[selection["method"].isin(["Uni-O4", "Uni-O4, clones"])]
-    means = pair.pivot_table(index=["task", "seed"], columns="method", values="score")
+    means = pair.pivot_table(
+        index=["task", "seed"], columns="method", values=["score", "dead_zero"]
+    )
     rows = []
     for task, part in means.groupby(level="task", sort=False):
-        found = mean_interval(part["Uni-O4"] - part["Uni-O4, clones"])
-        before, after = part["Uni-O4, clones"].mean(), part["Uni-O4"].mean()
-        rows.append((task, before, after, found.mean, found.low, found.high, len(part)))
-    return pd.DataFrame(rows, columns=["task", "before", "after", "gain", "low", "high", "seeds"])
+        true, judge = part["score"], part["dead_zero"]
+        found = mean_interval(true["Uni-O4"] - true["Uni-O4, clones"])
+        by_am_q = 100 * float((judge["Uni-O4"] / judge["Uni-O4, clones"] - 1).mean())
+        before, after = true["Uni-O4, clones"].mean(), true["Uni-O4"].mean()
+        rows.append((task, before, after, found.mean, found.low, found.high, by_am_q, len(part)))
+    columns = ["task", "before", "after", "gain", "low", "high", "judged", "seeds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def judged(selection: pd.DataFrame, score: str = "dead_zero") -> pd.DataFrame:
