@@ -31,7 +31,7 @@
 #
 # **Inputs.** Hopper-medium, Walker2d-medium and pen-cloned; at `smoke` Hopper alone.
 #
-# **Outputs.** Seven figures with their tables and seven further tables, all named `12_*`.
+# **Outputs.** Seven figures with their tables and eight further tables, all named `12_*`.
 #
 # `python -m uepo_lib experiment offline_to_online` computes the runs and executes this page.
 
@@ -50,7 +50,16 @@ from uepo_lib.statistics import VERDICT_SEEDS
 
 # %%
 drawn = ["scores", "curves", "components", "switch", "shift", "selection", "profile"]
-tables = ["gains", "claims", "stability", "budget", "settings", "improvement", "correlation"]
+tables = [
+    "results",
+    "gains",
+    "claims",
+    "stability",
+    "budget",
+    "settings",
+    "improvement",
+    "correlation",
+]
 outputs = [path for d in drawn for path in (f"figures/12_{d}.png", f"tables/12_{d}.csv")]
 outputs += [f"tables/12_{t}.csv" for t in tables]
 here = notebook.start("12_offline_to_online", profile, outputs)
@@ -95,6 +104,31 @@ here.draw("12_scores", everything, runs, task=task)
 levels = {(t, s): e3.expert_level(study) for (t, s), study in e3.studies(here.profile).items()}
 paths = curves.assign(expert=[levels[key] for key in zip(curves.task, curves.seed, strict=True)])
 here.draw("12_curves", paths[paths["row"].isin(closer.LINES)], runs, task=task)
+
+# %%
+results = says.results(scores, online)
+here.table(results, "12_results", runs, task=task)
+steps = ["end", "± end", "auc", "regret", "to_expert", "reached"]
+results.set_index(["task", "row"])[["offline", "± offline", "sampled", *steps]].round(1)
+
+# %% [markdown]
+# `sampled` is the same offline policy with its own exploration noise; `auc` the mean score over
+# the online phase, `regret` what was missing to 100 on the way, in points × 1,000 steps;
+# `to_expert` the steps to 90 % of the expert's mean return, of the seeds that reached it. Intervals
+# are over seeds.
+#
+# **The 2 × 2** (A13). Only rows of one column are equals: both select, or both select and improve.
+
+# %%
+square = {
+    "uni_o4_select": ("Gaussian", "select"),
+    "uni_o4": ("Gaussian", "select and improve"),
+    "uepo": ("diffusion", "select"),
+    "uepo_ppo": ("diffusion", "select and improve"),
+}
+four = results[results["row"].isin(square)].copy()
+four["policy"], four["offline phase"] = zip(*four["row"].map(square), strict=True)
+four.pivot(index=["task", "policy"], columns="offline phase", values=["offline", "end"]).round(1)
 
 # %% [markdown]
 # ## The headline
@@ -190,9 +224,9 @@ goals = paths.groupby("task", sort=False)["expert"].mean()
 cloned = scores[scores["row"] == "bc"].groupby("task", sort=False)["offline"].mean()
 full = [t for t in tasks if cloned[t] >= goals[t]]
 Markdown(
-    f"Offline PPO raises the members' mean true score on **{better} of {len(improvement)}** "
-    f"task{'s' if len(improvement) != 1 else ''} in the mean over seeds. AM-Q says better while the "
-    f"environment says worse on: {', '.join(flattered) or 'none'}. Plain cloning, noise-free, is "
+    f"Tasks on which offline PPO raises the members' mean true score: **{better} of "
+    f"{len(improvement)}**, in the mean over seeds. AM-Q says better while the environment says "
+    f"worse on: {', '.join(flattered) or 'none'}. Plain cloning, noise-free, is "
     f"already at 90 % of the expert on: {', '.join(full) or 'none'}; there is little to improve "
     f"there, and every step away from the data is paid for."
 )
@@ -288,7 +322,8 @@ here.table(by_task_settings.astype(str), "12_settings", task=task, seeds=[])
 by_task_settings
 
 # %%
-spread = online["training_steps"].max() - online["training_steps"].min()
+equal = online[online["row"] != "uni_o4_more"]["training_steps"]
+spread = equal.max() - equal.min()
 assert spread <= 32  # the last round of chunks: 8 environments of 4 steps
 assert budget.loc[budget["settings_tried"] > 0, "settings_tried"].nunique() == 1
 

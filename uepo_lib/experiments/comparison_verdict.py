@@ -67,6 +67,29 @@ def wide(scores: pd.DataFrame, online: pd.DataFrame, measure: str) -> pd.DataFra
     return found.pivot(index=["task", "seed"], columns="row", values="value")
 
 
+def results(scores: pd.DataFrame, online: pd.DataFrame) -> pd.DataFrame:
+    """A row a task and contender. Means over seeds of offline (noise-free), sampled,
+    end, auc and regret (in points × 1,000 steps), each beside its half-width of the 95 % interval
+    ("± …"); to_expert, the mean steps to 90 % of the expert of the seeds that got there, and
+    reached, how many did of how many."""
+    both = scores.merge(online, on=["task", "seed", "row"], how="left")
+    both["regret"] /= 1_000
+    rows = []
+    for (task, row), part in both.groupby(["task", "row"], sort=False):
+        found: dict[str, object] = {"task": task, "row": row}
+        for name in ("offline", "sampled", "end", "auc", "regret"):
+            values = part[name].dropna()
+            known = mean_interval(values) if len(values) > 1 else None
+            found[name] = values.mean()
+            found[f"± {name}"] = known.mean - known.low if known else float("nan")
+        went = part.dropna(subset="to_expert")
+        there = went[went["censored"] == False]  # noqa: E712 (objects after an outer merge)
+        found["to_expert"] = there["to_expert"].mean()
+        found["reached"] = f"{len(there)} of {len(went)}" if len(went) else ""
+        rows.append(found)
+    return pd.DataFrame(rows)
+
+
 def gains(
     scores: pd.DataFrame, online: pd.DataFrame, pairs: dict[str, tuple[str, str]]
 ) -> pd.DataFrame:
