@@ -269,12 +269,10 @@ sizes[sizes["BC"].notna()]
 # %%
 assert 100 not in here.budget.seeds
 here.table(tried, "tried_settings", task=task, seeds=[100])
-knobs = ["behaviour", "critic_lag", "learning_rate", "target_kl", "num_epochs", "warmup_env_steps"]
-chain_knobs = ["sigma", "action_horizon", "minibatch_size"]
-settings_of = tried.drop_duplicates(["method", *knobs, *chain_knobs])
-print("settings tried:", settings_of.groupby("method").size().to_dict())
+print("settings tried:", settings.num_tried())
+assert len(set(settings.num_tried().values())) == 1
 returns = ["first_return", "last_return", "mean_return"]
-tried[["method", "start", *knobs, *chain_knobs, "env_steps", *returns]]
+tried[["method", "start", *settings.KNOBS, "env_steps", *returns]]
 
 # %% [markdown]
 # The budget of this profile, beside what was published:

@@ -108,3 +108,16 @@ The committed medium policy was chosen while tuning too; the rows say which agen
 rates were chosen anew among four settings for each method, by ``mean_return``: the noise-free
 return, averaged over the looks after the first and over the starts.
 """
+
+KNOBS = (
+    "behaviour", "critic_lag", "learning_rate", "target_kl", "num_epochs", "warmup_env_steps",
+    "sigma", "action_horizon", "minibatch_size",
+)  # fmt: skip
+"""What tells two settings of :data:`TRIED` apart; a start does not, it is tried several times."""
+
+
+def num_tried() -> dict[str, int]:
+    """How many online settings were tried for each component of PPO."""
+    component = {"UEPO": "chain_ppo", "BC": "gaussian_ppo"}
+    found = {(row["method"], *(row[knob] for knob in KNOBS)) for row in TRIED}
+    return {component[method]: sum(first == method for first, *_ in found) for method in component}

@@ -218,8 +218,7 @@ def _settings_of(run: Run) -> str:
 def budget(online: pd.DataFrame) -> pd.DataFrame:
     """A row a contender: environment steps by purpose, the settings it has and how many were tried
     for them, on the tuning task and on a seed that no result uses."""
-    tried = pd.DataFrame(settings.TRIED).groupby("method")["run"].nunique()
-    tried_for = {"chain_ppo": "UEPO", "gaussian_ppo": "BC"}
+    tried = settings.num_tried()
     counted = [
         "simulator_steps",
         "training_steps",
@@ -228,7 +227,7 @@ def budget(online: pd.DataFrame) -> pd.DataFrame:
         "evaluation_episodes",
     ]
     table = online.groupby(["row", "settings"], sort=False)[counted].mean().round().reset_index()
-    table["settings_tried"] = [int(tried.get(tried_for.get(s, ""), 0)) for s in table["settings"]]
+    table["settings_tried"] = [tried.get(name, 0) for name in table["settings"]]
     return table
 
 
