@@ -102,7 +102,7 @@ def test_every_command_has_help(path: tuple[str, ...], uepo: Command) -> None:
 
 def test_all_commands_are_there() -> None:
     names = {path[0] for path in commands(cli.parser()) if path}
-    expected = "tasks data run runs figures prepare reproduce publish behaviors"
+    expected = "tasks data run experiment runs figures prepare reproduce publish behaviors"
     assert names == set(expected.split())
 
 
@@ -203,7 +203,8 @@ BAD: list[tuple[str, tuple[str, ...]]] = [
     ("run uepo --task hoper-medium", ("hoper-medium", "did you mean 'hopper-medium'")),
     ("data --task walker", ("unknown task 'walker'", "hopper-medium, hopper-medium-b")),
     ("tasks --profile smok", ("unknown profile 'smok'", "did you mean 'smoke'", "laptop")),
-    ("run uepa", ("unknown method 'uepa'", "did you mean 'uepo'", "bc, uepo")),
+    ("run uepa", ("unknown method 'uepa'", "did you mean 'uepo'", "bc, bppo, iql")),
+    ("experiment epsilom", ("unknown experiment 'epsilom'", "did you mean 'epsilon'", "latency")),
     ("run uepo --set diffusion.leraning=1", ("'leraning'", "lr", "num_updates")),
     ("run uepo --set difusion.lr=1", ("'difusion'", "did you mean 'diffusion'", "critic")),
     ("run uepo --set diffusion.lr", ("diffusion.lr", "component.parameter=value")),

@@ -298,7 +298,7 @@ def test_both_methods_get_the_same_environment_steps(world: World) -> None:
 
 
 def test_environment_steps_are_recorded_by_purpose(world: World) -> None:
-    looks = 4 * TINY.evaluation_episodes + TINY.curve_points * TINY.curve_episodes
+    looks = 6 * TINY.evaluation_episodes + TINY.curve_points * TINY.curve_episodes
     for online in (world.uepo.online, world.bc.online):
         spent = environment(online.run)
         assert set(spent) == {"online training", "evaluation"}

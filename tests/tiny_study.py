@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from uepo_lib import ppo, profiles
-from uepo_lib.experiments import epsilon
+from uepo_lib.experiments import epsilon, latency, offline_to_online
 from uepo_lib.methods.uepo import uepo
 from uepo_lib.stages import Study
 
@@ -47,12 +47,16 @@ TINY = replace(
 TINY_GRID = epsilon.EpsilonGrid(
     size=200, epochs=4, hidden=(8, 8), sequences=16, epsilons=(0.01, 1e6), controls=(0.01,), ahead=3
 )
+TINY_LATENCY = latency.LatencyGrid((1,), (1, 2), decisions=2, warm_up=1, delays=(0, 1), episodes=1)
 
 
 def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
     """The profile "tiny", and folders of the test's own, whatever the environment says."""
     patch.setitem(profiles.PROFILES, "tiny", TINY)
     patch.setitem(epsilon.GRIDS, "tiny", TINY_GRID)
+    patch.setitem(latency.GRIDS, "tiny", TINY_LATENCY)
+    # what E3 compares is computed by its own tests
+    patch.setitem(offline_to_online.COMPARISONS, "tiny", offline_to_online.Comparison(()))
     patch.setenv("UEPO_RESULTS", str(results))
     patch.setenv("MINARI_DATASETS_PATH", str(data))
     patch.setenv("UEPO_PRETRAINED", "0")
