@@ -284,8 +284,8 @@ def test_who_goes_round_a_block_is_labelled_by_how_the_path_went_on() -> None:
     assert route_taken(np.concatenate([start, south[:3], south[1::-1], start, north, goal])) == 0
 
 
-def test_states_in_place_of_positions_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"positions=\(9, 6\)"):
+def test_states_in_place_of_a_path_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"path=\(9, 6\)"):
         route_taken(np.zeros((9, 6)))
     with pytest.raises(UsageError, match=r"goal=\(9, 2\)"):
         route_taken(np.zeros((9, 2)), np.zeros((9, 2)))

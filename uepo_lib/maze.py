@@ -73,22 +73,31 @@ ROUTES = tuple(_route(sides) for sides in itertools.product((0, 1), repeat=2))
 r // 2 and the second on side r % 2."""
 
 
-def route_taken(positions: NDArray[Any], goal: NDArray[Any] | None = None) -> int | None:
-    """Which of :data:`ROUTES` a path (L, 2) took; None if it is no path from the start to the goal.
+def route_past(path: NDArray[Any]) -> int | None:
+    """Which of :data:`ROUTES` a path (L, 2) took past both blocks; None if it did not pass them.
 
     A block was passed on the side on which the path last crossed the line through its centre from
-    wall to wall: who goes round a block and comes back is labelled by how the path went on. A path
-    reaches the goal if it ends within :data:`GOAL_RADIUS` of ``goal`` (2,), by default of any goal
-    that the environment draws. Raises ``UsageError`` for another shape.
+    wall to wall: who goes round a block and comes back is labelled by how the path went on. Raises
+    ``UsageError`` for another shape.
     """
-    path = np.asarray(positions, dtype=np.float64)
-    check(path.ndim == 2 and path.shape[1] == 2, "positions", path.shape, "of shape (L, 2)")
+    points = np.asarray(path, dtype=np.float64)
+    check(points.ndim == 2 and points.shape[1] == 2, "path", points.shape, "of shape (L, 2)")
+    first, second = (_side(points, block) for block in BLOCKS)
+    return None if first is None or second is None else 2 * first + second
+
+
+def route_taken(path: NDArray[Any], goal: NDArray[Any] | None = None) -> int | None:
+    """:func:`route_past` of a path that ends at the goal; None for any other.
+
+    It does if it ends within :data:`GOAL_RADIUS` of ``goal`` (2,), by default of any goal that the
+    environment draws. Raises ``UsageError`` for another shape.
+    """
     if goal is not None:
         check(np.shape(goal) == (2,), "goal", np.shape(goal), "of shape (2,)")
-    first, second = (_side(path, block) for block in BLOCKS)
-    if first is None or second is None or not _at_goal(path[-1], goal):
+    route = route_past(path)
+    if route is None or not _at_goal(np.asarray(path, dtype=np.float64)[-1], goal):
         return None
-    return 2 * first + second
+    return route
 
 
 def _side(path: Array, block: tuple[float, float]) -> int | None:

@@ -20,6 +20,8 @@ from uepo_lib.networks import mlp
 from uepo_lib.policies import normal_log_prob
 from uepo_lib.training import GeneratorState, Metrics, Recorder, fit
 
+REVISION = 1
+
 START_FROM = 512
 """Among how many sequences the centres are looked for."""
 
@@ -102,6 +104,30 @@ class MixtureDensity(nn.Module):
         chosen = torch.searchsorted(cumulated, quantile.T.contiguous()).T
         chosen = chosen.clamp(max=mean.shape[1] - 1)  # rounding: the weights may sum to less than 1
         return mean[torch.arange(len(past)), chosen].clamp(-1, 1)
+
+
+class MixturePolicy:
+    """n members of one network, each with its ``quantile`` (n,); a ``Policy``.
+
+    Noise-free: a member acts with the mean of the component that its quantile chooses.
+    """
+
+    def __init__(
+        self, network: MixtureDensity, quantile: Tensor, obs_horizon: int, action_horizon: int
+    ) -> None:
+        within = 1 <= action_horizon <= network.action_shape[0]
+        check(within, "action_horizon", action_horizon, f"in 1 .. T={network.action_shape[0]}")
+        inside = bool(((quantile >= 0) & (quantile <= 1)).all())
+        check(quantile.ndim == 1 and inside, "quantile", quantile.tolist(), "(n,) in [0, 1]")
+        self.network, self.quantile, self.n = network, quantile, len(quantile)
+        self.obs_horizon, self.action_horizon = obs_horizon, action_horizon
+
+    def act(self, states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(n, B, T_o, S) -> (n, B, T_a, A)."""
+        shape = states.shape[:2]
+        quantile = self.quantile[:, None].expand(shape).reshape(1, -1)
+        plans = self.network.plan(states.flatten(0, 1), quantile)[0]
+        return plans[:, : self.action_horizon].unflatten(0, shape)
 
 
 def train_mixture(

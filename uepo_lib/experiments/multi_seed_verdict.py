@@ -1,0 +1,87 @@
+"""What the tables of E1 say. Pure functions, each claim's sign fixed before any was computed.
+
+A claim is a difference, one number a seed, that the paper's idea makes positive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from uepo_lib import statistics
+from uepo_lib.errors import check
+from uepo_lib.experiments.seed_sets import FRESH, GUIDED, ONE_NOISE, UNGATED, ZERO, fixed
+
+SEEDS = fixed(1.0)
+"""The paper's set: n fixed noises at κ = 1."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """``text``, and the difference of ``column`` that it says is positive: ``ours`` − ``theirs``.
+
+    ``theirs`` None compares with 0. ``table`` is "returns", at the largest n, or "distances".
+    """
+
+    text: str
+    table: str
+    column: str
+    ours: str
+    theirs: str | None
+    only: str | None = None
+    """A task, where it can be said of one alone."""
+
+
+CLAIMS = (
+    Claim("seeds differ in return beyond chance", "returns", "between", SEEDS, FRESH),
+    Claim("the best seed, chosen by other episodes, beats the best of n equal policies",
+          "returns", "other_half", SEEDS, FRESH),
+    Claim("the best seed, so chosen, beats zero noise", "returns", "other_half", SEEDS, ZERO),
+    Claim("n seeds reach more routes than n draws", "returns", "coverage", SEEDS, FRESH,
+          "maze-routes"),
+    Claim("a seed keeps to its route more than draws do", "returns", "persistence", SEEDS, FRESH,
+          "maze-routes"),
+    Claim("n seeds of one model reach more routes than n models with one noise", "returns",
+          "coverage", SEEDS, ONE_NOISE, "maze-routes"),
+    Claim("div of plans ranks what is done", "distances", "rho", SEEDS, None),
+    Claim("div ranks it better than plain distance of plans", "distances", "rho-rho_rms", SEEDS,
+          None),
+    Claim("guidance moves what is done further apart", "distances", "way_rms", GUIDED, SEEDS),
+    Claim("and further than noise of equal power", "distances", "way_rms", GUIDED, UNGATED),
+    Claim("guidance costs no return", "returns", "mean", GUIDED, SEEDS),
+)  # fmt: skip
+
+
+def claims(returns: pd.DataFrame, distances: pd.DataFrame) -> pd.DataFrame:
+    """Every claim on every task that has its sets: columns claim, task, gain (mean over seeds),
+    gains (one a seed), verdict (:func:`statistics.verdict`)."""
+    largest = returns[(returns["n"] == returns["n"].max()) | (returns["set"] == ZERO)].copy()
+    zero = largest["set"] == ZERO  # one policy: its best is itself
+    largest.loc[zero, "other_half"] = largest.loc[zero, "mean"]
+    tables = {
+        "returns": largest,
+        "distances": distances.assign(**{"rho-rho_rms": distances["rho"] - distances["rho_rms"]}),
+    }
+    rows = []
+    for claim in CLAIMS:
+        table = tables[claim.table]
+        for task, part in table.groupby("task", sort=False):
+            if claim.only not in (None, task):
+                continue
+            gains = _gains(part, claim)
+            if len(gains):
+                mean = float(gains.mean())
+                rows.append(
+                    (claim.text, task, mean, gains.tolist(), statistics.verdict(gains.tolist()))
+                )
+    check(len(rows) > 0, "returns", "no set of any claim", f"sets such as {SEEDS} and {FRESH}")
+    return pd.DataFrame(rows, columns=["claim", "task", "gain", "gains", "verdict"])
+
+
+def _gains(part: pd.DataFrame, claim: Claim) -> pd.Series:
+    wide = part.pivot(index="seed", columns="set", values=claim.column)
+    if claim.ours not in wide or (claim.theirs is not None and claim.theirs not in wide):
+        return pd.Series(dtype=float)
+    base = 0.0 if claim.theirs is None else wide[claim.theirs]
+    return (wide[claim.ours] - base).dropna()
