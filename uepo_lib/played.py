@@ -29,9 +29,9 @@ REVISION = 1
 
 @dataclass(frozen=True)
 class Played:
-    """``returns`` and ``lengths`` (n, E), undiscounted and in steps; ``paths`` (n, E, D, 2), raw
-    points of the robot's plane (``visits.py``) at each of up to D decisions, the last one kept on
-    after an episode's end; ``action_horizon``, the steps between two decisions."""
+    """``returns`` and ``lengths`` (n, E), undiscounted and in steps; ``paths`` (n, E, D, F), raw
+    points (F = 2, the robot's plane of ``visits.py``) at each of up to D decisions, the last one
+    kept on after an episode's end; ``action_horizon``, the steps between two decisions."""
 
     returns: Tensor
     lengths: Tensor
@@ -39,7 +39,7 @@ class Played:
     action_horizon: int
 
     def path(self, i: int, e: int) -> Tensor:
-        """Where member i decided in episode e: (D_e, 2)."""
+        """Where member i decided in episode e: (D_e, F)."""
         decisions = -(-int(self.lengths[i, e]) // self.action_horizon)
         return self.paths[i, e, :decisions]
 
@@ -66,10 +66,14 @@ def play(
     num_episodes: int,
     *,
     generator: torch.Generator | None = None,
+    points: Callable[[Tensor], Tensor] | None = None,
 ) -> Played:
-    """``evaluation.evaluate``, the same episodes, with the ways."""
+    """``evaluation.evaluate``, the same episodes, with the ways.
+
+    ``points`` (N, S) -> (N, F) says what is kept of raw states: by default the robot's plane.
+    """
     check(num_episodes > 0, "num_episodes", num_episodes, "a positive integer")
-    points = visits.plane_of(robot).points
+    points = points or visits.plane_of(robot).points
     per_wave = max(1, ENVIRONMENTS_AT_ONCE // policy.n)
     seen: list[Evaluation] = []
     paths: list[Tensor] = []

@@ -40,7 +40,7 @@ def maze_routes(table: pd.DataFrame) -> Figure:
     """The map and the paths on it, a panel a route."""
     made, grid = plt.subplots(2, 2, figsize=(8.4, 4.9))
     for axes, route, colour in zip(grid.flatten(), ROUTES, PALETTE, strict=False):
-        _draw_map(axes)
+        draw_map(axes)
         mine = table[table.route == route.name]
         for _, path in mine.groupby("episode"):
             axes.plot(path.x, path.y, color=colour, linewidth=0.8, alpha=0.7)
@@ -61,16 +61,18 @@ def arrivals(data: Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "path"])
 
 
-def _draw_map(axes: Axes) -> None:
+def draw_map(axes: Axes, *, named: bool = True) -> None:
+    """The maze from above; ``named`` writes start and goal into it."""
     for row, line in enumerate(MAP):
         for column, letter in enumerate(line):
             x, y = centre(row, column)
             if letter == "#":
                 axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color="0.75", linewidth=0))
-            elif letter == "r":
+            elif letter == "r" and named:
                 axes.text(x, y, "start", ha="center", va="center", size=7, color="0.3")
     axes.add_patch(Circle(GOAL_CENTRE, GOAL_RADIUS, fill=False, color="0.3", linestyle="--"))
-    axes.text(*GOAL_CENTRE, "goal", ha="center", va="center", size=7, color="0.3")
+    if named:
+        axes.text(*GOAL_CENTRE, "goal", ha="center", va="center", size=7, color="0.3")
     width, height = len(MAP[0]) / 2, len(MAP) / 2
     axes.set(xlim=(-width, width), ylim=(-height, height), aspect="equal")
     axes.set_axis_off()

@@ -1,0 +1,276 @@
+"""Notebook 10 (E1): members, what is beyond chance, routes, distances, and two seeds on film."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from uepo_lib import plotting, rendering, states, tasks
+from uepo_lib.coverage import null_coverage
+from uepo_lib.experiments.multi_seed import plays
+from uepo_lib.experiments.seed_sets import FRESH, GUIDED, RIVALS, UNGATED, ZERO, SeedGrid, fixed
+from uepo_lib.figures.maze import PALETTE, draw_map
+from uepo_lib.maze import ROUTES
+from uepo_lib.played import Played, apart, play, routes
+from uepo_lib.stages import Study
+
+COLOURS = {
+    ZERO: "data", fixed(0.25): "model", fixed(0.5): "model", fixed(1.0): "UEPO",
+    FRESH: "control", GUIDED: "highlight", UNGATED: "highlight",
+    **dict.fromkeys(RIVALS, "BC"),
+}  # fmt: skip
+"""One colour a way to make a set; the null is always the same."""
+DRAWN_MEMBERS, DRAWN_EPISODES = 5, 4
+FILM_FRAMES, FILM_SIDE = 6, 96
+
+
+def colour_of(name: str) -> str:
+    """A set's colour."""
+    return plotting.COLOURS[COLOURS.get(name, "model")]
+
+
+# -- tables
+
+
+def film_table(study: Study, grid: SeedGrid) -> pd.DataFrame:
+    """Two members at κ = 1 whose ways differ most, from one start: a row a number of the state.
+
+    Columns member, step, number, value; steps at which both still walk, evenly spread.
+    """
+    pair = furthest(plays(study, grid)[fixed(1.0)].value)
+    policies = study.sub_policies(study.diffusion_policy(), 1.0, n=grid.n).value
+    robot, normaliser = study.task.robot, study.dataset.normaliser
+    seen = [play(policies.select(i), robot, normaliser, 1, points=lambda raw: raw) for i in pair]
+    common = min(len(found.path(0, 0)) for found in seen)
+    chosen = np.linspace(0, min(common, 60) - 1, min(FILM_FRAMES, common)).round().astype(int)
+    parts = []
+    for i, found in zip(pair, seen, strict=True):
+        observed = found.path(0, 0).numpy()[chosen]
+        poses, _ = states.state_from_observation(robot, observed)
+        columns = {
+            "task": study.task.name, "member": i,
+            "step": (chosen * found.action_horizon).repeat(poses.shape[1]),
+            "number": np.tile(np.arange(poses.shape[1]), len(chosen)),
+            "value": poses.flatten().round(5),
+        }  # fmt: skip
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def furthest(found: Played) -> tuple[int, int]:
+    """The two members whose paths are furthest apart."""
+    between = apart(found)
+    first, second = divmod(int(between.argmax()), len(between))
+    return min(first, second), max(first, second)
+
+
+def paths_table(study: Study, grid: SeedGrid) -> pd.DataFrame:
+    """Paths of some members of the sets at κ = 1 and of fresh noise: columns set, member, episode,
+    route (−1: none), x, y."""
+    parts = []
+    for name in (fixed(1.0), FRESH):
+        found = plays(study, grid)[name].value
+        modes = routes(found)
+        for i in range(min(DRAWN_MEMBERS, len(modes))):
+            for e in range(min(DRAWN_EPISODES, modes.shape[1])):
+                path = found.path(i, e).numpy().round(2)
+                columns = {"set": name, "member": i, "episode": e, "route": int(modes[i, e]),
+                           "x": path[:, 0], "y": path[:, 1]}  # fmt: skip
+                parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+# -- figures
+
+
+@plotting.figure("10_members")
+def draw_members(table: pd.DataFrame) -> Figure:
+    """Every member a dot, beside each other by seed; a bar is a set's mean."""
+    names = list(table["task"].unique())
+    figure, panels = plt.subplots(len(names), 1, figsize=(7.6, 2.3 * len(names)), squeeze=False)
+    for axes, task in zip(panels[:, 0], names, strict=True):
+        part = table[table["task"] == task]
+        shown = list(part["set"].unique())
+        seeds = sorted(part["seed"].unique())
+        for place, name in enumerate(shown):
+            mine = part[part["set"] == name]
+            for s, seed in enumerate(seeds):
+                scores = mine.loc[mine["seed"] == seed, "score"].to_numpy()
+                if not len(scores):
+                    continue
+                x = place + 0.22 * (s - (len(seeds) - 1) / 2)
+                axes.scatter(
+                    np.full(len(scores), x), scores, s=13, alpha=0.7, color=colour_of(name),
+                    linewidth=0,
+                )  # fmt: skip
+                axes.hlines(scores.mean(), x - 0.09, x + 0.09, color="0.2", linewidth=1.4)
+        labels = [name.replace(", ", ",\n").replace(" noise", "\nnoise") for name in shown]
+        axes.set_xticks(range(len(shown)), [label.replace("\n\n", "\n") for label in labels])
+        axes.tick_params(axis="x", labelsize=7.5)
+        axes.set(ylabel="normalised score", title=task)
+        axes.grid(visible=False, axis="x")
+    return figure
+
+
+@plotting.figure("10_beyond_chance")
+def draw_beyond_chance(table: pd.DataFrame) -> Figure:
+    """Left: how much members' true means differ. Right: what choosing the best of n is worth, on
+    episodes that did not choose it. A dot a seed; fresh noise is chance."""
+    table = table[table["n"] > 1]
+    tasks_shown = list(table["task"].unique())
+    figure, panels = plt.subplots(
+        2, len(tasks_shown), figsize=(2.9 * len(tasks_shown), 5.0), squeeze=False
+    )
+    ours = [name for name in dict.fromkeys(table["set"]) if name not in RIVALS]
+    for column, task in enumerate(tasks_shown):
+        part = table[table["task"] == task]
+        largest = part[part["n"] == part["n"].max()]
+        _between(panels[0, column], largest, ours)
+        panels[0, column].set_title(task)
+        _best(panels[1, column], part)
+    panels[0, 0].set_ylabel("sd of members' true means")
+    panels[1, 0].set_ylabel("best of n − mean of the set,\non other episodes")
+    handles, labels = panels[1, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+def _between(axes: Axes, part: pd.DataFrame, names: list[str]) -> None:
+    for place, name in enumerate(names):
+        values = part.loc[part["set"] == name, "between"].to_numpy()
+        spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
+        axes.scatter(place + spread, values, color=colour_of(name), s=18, zorder=3)
+        axes.hlines(values.mean(), place - 0.25, place + 0.25, color=colour_of(name), linewidth=2)
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=7.5)
+    axes.set_ylim(0, None)
+    axes.grid(visible=False, axis="x")
+
+
+def _best(axes: Axes, part: pd.DataFrame) -> None:
+    gained = part.assign(gain=part["other_half"] - part["mean"])
+    for name in (fixed(1.0), fixed(0.5), FRESH):
+        mine = gained[gained["set"] == name]
+        if len(mine):
+            plotting.seed_lines(axes, mine, "n", "gain", colour_of(name), name)
+    axes.axhline(0, color="0.6", linewidth=0.8)
+    axes.set_xlabel("n")
+
+
+@plotting.figure("10_routes")
+def draw_routes(table: pd.DataFrame) -> Figure:
+    """Share of a member's episodes by route, a row a member; a member that has a mode is one dark
+    square."""
+    names = list(dict.fromkeys(table["set"]))
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(2.0 * columns, 2.1 * rows), squeeze=False, sharex=True
+    )
+    for axes in panels.flatten()[len(names) :]:
+        axes.set_axis_off()
+    short = ["".join(word[0].upper() for word in route.name.split("-")) for route in ROUTES]
+    for axes, name in zip(panels.flatten(), names, strict=False):
+        wide = table[table["set"] == name].pivot(index="member", columns="route", values="share")
+        wide = wide[[route.name for route in ROUTES]]
+        sns.heatmap(wide, vmin=0, vmax=1, cmap="Blues", cbar=False, ax=axes, linewidths=0.4)
+        axes.set_title(name, size=8.5)
+        axes.set_xticks(np.arange(len(short)) + 0.5, short, rotation=0, fontsize=7.5)
+        axes.set(xlabel="", ylabel="", yticks=[])
+    figure.supylabel("member", size=8)
+    return figure
+
+
+@plotting.figure("10_coverage")
+def draw_coverage(table: pd.DataFrame) -> Figure:
+    """Left: routes that n members reach in one episode. Right: how often a member keeps to its
+    route from one episode to another."""
+    table = table.dropna(subset=["coverage"])
+    figure, (left, right) = plotting.panels(2, 3.6, 3.2)
+    names = [name for name in dict.fromkeys(table["set"]) if name != ZERO]
+    lines = ["-", "--", ":", "-."]
+    grid = np.linspace(1, table["n"].max(), 60)
+    nulls = [null_coverage(n) for n in grid]
+    left.plot(grid, nulls, color="0.6", linewidth=5, alpha=0.5, label=r"$4(1 - 0.75^n)$")
+    for name in names:
+        mine = table[table["set"] == name].groupby("n")["coverage"].mean()
+        same = [other for other in names if colour_of(other) == colour_of(name)]
+        style = lines[same.index(name) % len(lines)]
+        left.plot(mine.index, mine, style, marker="o", markersize=3, color=colour_of(name),
+                  label=name)  # fmt: skip
+    left.set(xlabel="n", ylabel="routes reached (of 4)", ylim=(0, 4.2))
+    largest = table[table["n"] == table["n"].max()]
+    for place, name in enumerate(names):
+        values = largest.loc[largest["set"] == name, "persistence"].to_numpy()
+        right.scatter(values, np.full(len(values), place), color=colour_of(name), s=18, zorder=3)
+    right.set_yticks(range(len(names)), names, fontsize=7.5)
+    right.set(xlabel="same route in two episodes (share)", xlim=(-0.03, 1.03))
+    right.invert_yaxis()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+@plotting.figure("10_paths")
+def draw_paths(table: pd.DataFrame) -> Figure:
+    """A row a set, a panel a member; colours are routes, grey is no arrival."""
+    names = list(dict.fromkeys(table["set"]))
+    members = sorted(table["member"].unique())
+    figure, panels = plt.subplots(
+        len(names), len(members), figsize=(1.9 * len(members), 1.35 * len(names)), squeeze=False
+    )
+    for row, name in enumerate(names):
+        for axes, i in zip(panels[row], members, strict=True):
+            draw_map(axes, named=False)
+            mine = table[(table["set"] == name) & (table["member"] == i)]
+            for _, path in mine.groupby("episode"):
+                route = int(path["route"].iloc[0])
+                colour = PALETTE[route] if route >= 0 else "0.5"
+                axes.plot(path["x"], path["y"], color=colour, linewidth=1)
+            axes.set_title(f"{name}, member {i}", size=7.5)
+    return figure
+
+
+@plotting.figure("10_distances")
+def draw_distances(table: pd.DataFrame) -> Figure:
+    """div of plans against the distance of what is done, a dot a set and seed; dashed: div between
+    two noisy repeats of one behaviour, where it is known."""
+    table = table.dropna(subset=["way_rms"])
+    names = list(table["task"].unique())
+    figure, panels = plotting.panels(len(names), 2.9, 3.0)
+    for axes, task in zip(panels, names, strict=True):
+        part = table[table["task"] == task]
+        for name, mine in part.groupby("set", sort=False):
+            marker = "x" if name == UNGATED else "o"
+            pale = 0.5 if name == fixed(0.25) else 1.0
+            axes.scatter(
+                mine["div"], mine["way_rms"], color=colour_of(str(name)), marker=marker, s=26,
+                label=str(name), alpha=pale,
+            )  # fmt: skip
+        floor = part["floor"].mean()
+        if np.isfinite(floor):
+            axes.axvline(floor, color="0.5", linestyle="--", linewidth=1)
+        axes.set(title=task, xlabel="div to the nearest plan", xlim=(0, None), ylim=(0, None))
+    panels[0].set_ylabel("RMS distance of what is done")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+@plotting.figure("10_film")
+def draw_film(table: pd.DataFrame) -> Figure:
+    """Two sub-policies from one start, drawn from the simulator's states."""
+    robot = tasks.get(str(table["task"].iloc[0])).robot
+    members = list(table["member"].unique())
+    figure, panels = plt.subplots(
+        len(members), 1, figsize=(6.4, 1.35 * len(members)), squeeze=False
+    )
+    for axes, i in zip(panels[:, 0], members, strict=True):
+        mine = table[table["member"] == i].pivot(index="step", columns="number", values="value")
+        pictures = rendering.frames(robot, mine.to_numpy(), size=(FILM_SIDE, FILM_SIDE))
+        seconds = [f"{step * robot.step_seconds:.2f} s" for step in mine.index]
+        rendering.film_strip(axes, pictures, seconds)
+        axes.set_title(f"sub-policy {i}", loc="left", size=8)
+    return figure
