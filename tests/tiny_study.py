@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from uepo_lib import ppo, profiles
-from uepo_lib.experiments import epsilon, latency, offline_to_online
+from uepo_lib.experiments import epsilon, latency, offline_to_online, seed_sets
 from uepo_lib.methods.uepo import uepo
+from uepo_lib.mixture_density import MixtureConfig
 from uepo_lib.stages import Study
 
 TASK = "hopper-medium"
@@ -51,6 +52,10 @@ TINY_GRID = epsilon.EpsilonGrid(
     size=200, epochs=4, hidden=(8, 8), sequences=16, epsilons=(0.01, 1e6), controls=(0.01,), ahead=3
 )
 TINY_LATENCY = latency.LatencyGrid((1,), (1, 2), decisions=2, warm_up=1, delays=(0, 1), episodes=1)
+TINY_SEEDS = seed_sets.SeedGrid(
+    (TASK,), TASK, n=3, sizes=(1, 2, 3), kappas=(0.5, 1.0), episodes=2, guided_episodes=2, starts=2,
+    horizon=4, rival_share=0.5, mixture=MixtureConfig(num_updates=2, hidden=(8,)),
+)  # fmt: skip
 
 
 def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
@@ -58,6 +63,7 @@ def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
     patch.setitem(profiles.PROFILES, "tiny", TINY)
     patch.setitem(epsilon.GRIDS, "tiny", TINY_GRID)
     patch.setitem(latency.GRIDS, "tiny", TINY_LATENCY)
+    patch.setitem(seed_sets.GRIDS, "tiny", TINY_SEEDS)
     # what E3 compares is computed by its own tests
     patch.setitem(offline_to_online.COMPARISONS, "tiny", offline_to_online.Comparison(()))
     patch.setenv("UEPO_RESULTS", str(results))

@@ -9,7 +9,7 @@ from typing import Any
 
 from uepo_lib import guided_sets, judging, profiles, sweep, tasks
 from uepo_lib.errors import unknown
-from uepo_lib.experiments import epsilon, latency, offline_to_online
+from uepo_lib.experiments import epsilon, latency, multi_seed, offline_to_online, seed_sets
 from uepo_lib.experiments.online_alternatives import TITLES, alternatives, seeds_for
 from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.methods.bc import bc
@@ -39,6 +39,7 @@ def prepare(profile: str, workers: int | None = None) -> None:
         + [(task, "ranking", seed) for task in (TASK, QUIET) for seed in seeds]
         + [(TASK, name, seeds[0]) for name in ONE_SEED]
         + EXPERIMENTS["latency"].jobs(profile),
+        "seeds": EXPERIMENTS["multi_seed"].jobs(profile),
         "comparisons": EXPERIMENTS["offline_to_online"].jobs(profile),
         "alternatives": [
             (TASK, f"online {name}", seed)
@@ -186,7 +187,25 @@ def _delay(study: Study) -> None:
     _ = latency.measure_delay(study).run
 
 
+def _seeds(study: Study) -> None:
+    """E1: every set of one task and seed (10)."""
+    multi_seed.compute(study)
+
+
+def _rival(study: Study) -> None:
+    """One of the n networks that E1 sets beside n seeds of one (10)."""
+    beside = seed_sets.network(seed_sets.grid_of(study.profile), study.seed, study.profile)
+    _ = beside.diffusion_policy().run, beside.clone().run
+
+
+def _seed_jobs(profile: str) -> list[Job]:
+    grid = seed_sets.grid_of(profile)
+    networks: list[Job] = [(grid.rivals, "rival", i) for i in range(grid.n)]
+    return networks + _each_seed("seeds", lambda _: grid.tasks)(profile)
+
+
 EXPERIMENTS = {
+    "multi_seed": Experiment("10", lambda profile: seed_sets.grid_of(profile).tasks, _seed_jobs),
     "latency": Experiment(
         "13", lambda _: (latency.TASK,), _each_seed("delay", lambda _: (latency.TASK,))
     ),
@@ -201,7 +220,10 @@ EXPERIMENTS = {
 
 def _do(task: str, name: str, seed: int, profile: str) -> None:
     study = Study(task, seed, profile, progress=False)
-    more = {"ranking": _ranking, "comparison": _comparison, "delay": _delay}
+    more = {
+        "ranking": _ranking, "comparison": _comparison, "delay": _delay, "seeds": _seeds,
+        "rival": _rival,
+    }  # fmt: skip
     {**MODELS, **METHODS, **ONE_SEED, **ALTERNATIVES, **more}[name](study)
 
 
