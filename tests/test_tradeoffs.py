@@ -1,0 +1,133 @@
+"""E7 and E9: dials turn what they name, slices are what is learnt from, and what tables say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from tiny_study import settled, tiny
+
+from uepo_lib.errors import UsageError
+from uepo_lib.experiments import data_need, tradeoffs
+from uepo_lib.experiments.data_need import CLONE, SELECTED, ZERO, DataGrid
+from uepo_lib.experiments.tradeoffs import DialGrid, dial
+
+DIALS = DialGrid((0.5, 1.6), (1.0, 2.0), episodes=1, starts=2, horizon=4)
+NOISE = (1.0, -1.0, 0.7, -0.7, 0.0)
+"""One a seed, of mean 0."""
+DATA = DataGrid((0.5, 1.0), 3, 3, 3, 3, 1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with settled(tmp_path_factory.mktemp("tradeoffs")) as place:
+        yield place
+
+
+def test_a_dial_changes_its_own_parameter_and_no_other(folder: Path) -> None:
+    plain, turned = dial(tiny(), 0.5, 1.0).value, dial(tiny(), 0.5, 2.0).value
+    assert plain.guidance is not None
+    assert turned.guidance is not None
+    before, after = plain.guidance.config, turned.guidance.config
+    assert after.threshold == pytest.approx(2 * before.threshold)
+    assert (after.eta, after.floor, after.eta_schedule) == (0.5, before.floor, "constant")
+    assert torch.equal(plain.guidance.xi, turned.guidance.xi)
+    assert torch.equal(plain.noise, turned.noise)
+
+
+def test_the_perturbation_is_the_printed_one(folder: Path) -> None:
+    """σ_div = η (τ − div)/τ, and its derivative in τ, η div/τ², by a finite difference."""
+    guidance = dial(tiny(), 0.5, 2.0).value.guidance
+    assert guidance is not None
+    generator = torch.Generator().manual_seed(0)
+    x0 = torch.randn(3, 4, *guidance.xi.shape[2:], generator=generator).double()
+    near, tau = guidance.distance(x0), 2 * float(guidance.distance(x0).max())
+    sigma = []
+    for step in (-1e-4, 0.0, 1e-4):
+        config = tradeoffs.replace(guidance.config, threshold=tau + step)
+        sigma.append(tradeoffs.replace(guidance, config=config).sigma(x0, 0))
+    torch.testing.assert_close(sigma[1], 0.5 * (tau - near) / tau)
+    slope = (sigma[2] - sigma[0]) / 2e-4
+    torch.testing.assert_close(slope, 0.5 * near / tau**2, rtol=1e-6, atol=1e-9)
+    assert (slope > 0).all()
+
+
+def test_every_setting_once_and_the_unguided_set_at_zero(folder: Path) -> None:
+    table, runs = tradeoffs.run("tiny", DIALS)
+    places = table[["dial", "value"]].apply(tuple, axis=1).tolist()
+    assert places == [("eta", 0.0), ("eta", 0.5), ("eta", 1.6),
+                      ("tau", 0.0), ("tau", 1.0), ("tau", 2.0)]  # fmt: skip
+    assert len({run.record["id"] for run in runs}) == len(runs) == 2 * 4
+    assert (table.loc[table["value"] == 0, "power"] == 0).all()
+    same = table[table["value"].isin([0.5, 1.0])].drop(columns=["dial", "value"])
+    assert (same.iloc[0] == same.iloc[1]).all()  # both are the default setting
+    powers = table.set_index(["dial", "value"])["power"]
+    assert powers["tau", 2.0] > powers["tau", 1.0]
+
+
+def test_a_slice_is_what_its_learners_learn_from(folder: Path) -> None:
+    table, _ = data_need.run("tiny", DATA)
+    assert set(table["learner"]) == {CLONE, ZERO, SELECTED}
+    sizes = table.groupby("share")["transitions"].first()
+    assert sizes[0.5] == pytest.approx(sizes[1.0] / 2, abs=1)
+    found = list(data_need.evaluations(0, "tiny", DATA))
+    small = found[0][4]
+    assert small.size == sizes[0.5] == len(small.held_out[0])
+    assert small.windows.now.max() < small.size
+
+
+def dials_table(low: float, high: float, spread: float) -> pd.DataFrame:
+    """Every measure goes from ``low`` to ``high``, the score from high to low, in five seeds."""
+    rows = []
+    for seed in range(5):
+        for which in ("eta", "tau"):
+            for value, y in ((0.0, 0.0), (1.0, low), (2.0, high)):
+                seen = y + (spread * NOISE[seed] if value == 2 else 0.0)
+                rows.append((seed, which, value, seen, seen, -seen))
+    return pd.DataFrame(rows, columns=["seed", "dial", "value", "power", "way_rms", "score"])
+
+
+@pytest.mark.parametrize(
+    ("high", "spread", "label"),
+    [(1.0, 0.05, "supported"), (-1.0, 0.05, "not supported"), (0.0, 1.0, "inconclusive")],
+)
+def test_dials_get_their_three_labels(high: float, spread: float, label: str) -> None:
+    said = tradeoffs.verdicts(dials_table(0.0, high, spread))
+    assert said["verdict"].str.startswith(label).all()
+
+
+@pytest.mark.parametrize(
+    ("few", "many", "spread", "label"),
+    [(30.0, 5.0, 0.5, "supported"), (-30.0, -5.0, 0.5, "not supported"),
+     (0.0, 0.0, 9.0, "inconclusive")],
+)  # fmt: skip
+def test_data_need_gets_its_three_labels(
+    few: float, many: float, spread: float, label: str
+) -> None:
+    rows = []
+    for seed in range(5):
+        for share, lead in ((0.1, few), (1.0, many)):
+            rows.append((seed, share, CLONE, 50.0))
+            rows.append(
+                (seed, share, SELECTED, 50.0 + lead + spread * NOISE[seed] * (share < 1 or 0.5))
+            )
+    said = data_need.needs_less(pd.DataFrame(rows, columns=["seed", "share", "learner", "score"]))
+    assert said["verdict"].str.startswith(label).all()
+    assert said["question"].tolist().count("further ahead than with the most data") == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"etas": ()}, {"eta": 3.0}, {"thresholds": (2.0,)}, {"episodes": 0}]
+)
+def test_a_grid_of_dials_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        DialGrid(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"shares": (1.2,)}, {"shares": ()}, {"clone": 0}])
+def test_a_grid_of_data_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        DataGrid(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,134 @@
+"""E9: does the method need less data? The same learners from 1, 10 and 100 % of D.
+
+A slice is whole episodes of D (``slices.py``), the same for every seed; each learner makes the same
+number of updates whatever it learns from, fewer than the other notebooks' so that the grid can be
+run. π* is chosen by AM-Q with a critic and a T̂ of the slice, as the method does it.
+
+**Expected** before any of it was computed: all learners lose by fewer data; choosing among noises
+does not make up for it, since T̂ and Q that choose are learnt from the same few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from uepo_lib import profiles, statistics
+from uepo_lib.errors import check, unknown
+from uepo_lib.evaluation import Evaluation
+from uepo_lib.methods.uepo import UEPOConfig, select
+from uepo_lib.runs import Run
+from uepo_lib.slices import SlicedStudy
+from uepo_lib.stages import Product, Study
+
+TASK = "hopper-medium"
+CLONE, ZERO, SELECTED = "Gaussian clone", "zero noise", "UEPO, selected"
+
+
+@dataclass(frozen=True)
+class DataGrid:
+    """Shares of D, and the updates of each learner."""
+
+    shares: tuple[float, ...] = (0.01, 0.1, 1.0)
+    """Of the transitions that T̂ may learn from; a tenth of the episodes is always held out."""
+    diffusion: int = 1_200
+    clone: int = 2_500
+    critic: int = 3_000
+    dynamics: int = 800
+    episodes: int = 30
+
+    def __post_init__(self) -> None:
+        valid = len(self.shares) > 0 and min(self.shares) > 0 and max(self.shares) <= 1
+        check(valid, "shares", self.shares, "in (0, 1]")
+        for name in ("diffusion", "clone", "critic", "dynamics", "episodes"):
+            check(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+
+    def overrides(self) -> dict[str, dict[str, Any]]:
+        """By component, for a study."""
+        return {
+            "diffusion": {"num_updates": self.diffusion},
+            "clone": {"num_updates": self.clone},
+            "critic": {"num_updates": self.critic},
+            "dynamics": {"max_updates": self.dynamics},
+        }
+
+
+GRIDS = {
+    "smoke": DataGrid((0.1, 1.0), 30, 30, 50, 50, 2),
+    "laptop": DataGrid(),
+    "full": DataGrid((0.01, 0.03, 0.1, 0.3, 1.0), 20_000, 20_000, 50_000, 6_000, 50),
+    "paper": DataGrid((0.01, 0.03, 0.1, 0.3, 1.0), 200_000, 200_000, 500_000, 60_000, 50),
+}
+
+
+def grid_of(profile: str) -> DataGrid:
+    """The grid of ``profile``; ``UsageError`` for a profile without one."""
+    if profile not in GRIDS:
+        raise unknown("profile", profile, GRIDS)
+    return GRIDS[profile]
+
+
+def evaluations(
+    seed: int, profile: str, grid: DataGrid | None = None
+) -> Iterator[tuple[float, int, str, Product[Evaluation], SlicedStudy]]:
+    """Share of D, transitions, learner, its noise-free episodes, and the study they belong to."""
+    grid = grid or grid_of(profile)
+    whole = Study(TASK, seed, profile, progress=False)
+    for share in grid.shares:
+        size = max(1, round(share * len(whole.held_out[0])))
+        study = SlicedStudy(TASK, seed, size, profile, grid.overrides(), progress=False)
+        model = study.diffusion_policy()
+        chosen = select(study, model, study.dynamics(), study.critic(), UEPOConfig().kappas)
+        learners: dict[str, Product[Any]] = {
+            CLONE: study.clone(), ZERO: study.zero_noise(model), SELECTED: chosen
+        }  # fmt: skip
+        for name, policy in learners.items():
+            yield share, size, name, study.evaluate(policy, grid.episodes), study
+
+
+def compute(seed: int, profile: str, grid: DataGrid | None = None) -> None:
+    """Every run of one seed."""
+    for *_, played, _ in evaluations(seed, profile, grid):
+        _ = played.run
+
+
+def run(profile: str, grid: DataGrid | None = None) -> tuple[pd.DataFrame, list[Run]]:
+    """Every seed of ``profile``: columns seed, share, transitions, learner, score; and the runs."""
+    rows: list[tuple[Any, ...]] = []
+    runs: list[Run] = []
+    for seed in profiles.budget(profile).seeds:
+        for share, size, name, played, study in evaluations(seed, profile, grid):
+            score = study.task.robot.normalised(float(played.value.returns.mean()))
+            rows.append((seed, share, size, name, score))
+            runs += played.runs
+    columns = ["seed", "share", "transitions", "learner", "score"]
+    return pd.DataFrame(rows, columns=columns), runs
+
+
+# -- what the tables say
+
+
+def needs_less(table: pd.DataFrame) -> pd.DataFrame:
+    """Is π* ahead of the clone, and more so with fewer data? Columns question, share, gain (mean),
+    gains (one a seed), verdict (:func:`statistics.verdict`).
+
+    The second question is the one of the claim: the lead at a share less the lead at the largest.
+    """
+    wide = table.pivot(index=["share", "seed"], columns="learner", values="score")
+    lead = (wide[SELECTED] - wide[CLONE]).unstack("seed")
+    rows = []
+    for share, gains in lead.iterrows():
+        rows.append(("ahead of the clone", share, gains))
+        if share < lead.index.max():
+            rows.append(("further ahead than with the most data", share, gains - lead.iloc[-1]))
+    return pd.DataFrame(
+        [
+            (question, share, float(gains.mean()), gains.tolist(),
+             statistics.verdict(gains.tolist()))
+            for question, share, gains in rows
+        ],
+        columns=["question", "share", "gain", "gains", "verdict"],
+    )  # fmt: skip

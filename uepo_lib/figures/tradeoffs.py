@@ -1,0 +1,124 @@
+"""Notebook 16 (E7, E9): every dial of the method on one page. Tables, then figures."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from uepo_lib import plotting
+from uepo_lib.experiments.data_need import CLONE, SELECTED, ZERO
+from uepo_lib.experiments.epsilon import INSIDE
+from uepo_lib.experiments.epsilon_verdict import gains
+from uepo_lib.experiments.seed_sets import FRESH, fixed
+
+BUYS, COSTS = "buys", "costs"
+AXES = {
+    "n": "n, sub-policies", "eta": "η", "tau": "τ, in calibrated units",
+    "ratio": "|D_diff| / |D|", "data": "share of D",
+}  # fmt: skip
+COLOURS = {
+    fixed(1.0): "UEPO", FRESH: "control", "guided": "highlight", "model": "model",
+    "simulator": "data", CLONE: "BC", ZERO: "data", SELECTED: "UEPO",
+}  # fmt: skip
+_SEEDS = "best of n, other episodes"
+_COLUMNS = ["dial", "value", "row", "measure", "line", "seed", "y"]
+
+
+# -- tables
+
+
+def dials_page(
+    returns: pd.DataFrame, dials: pd.DataFrame, ratios: pd.DataFrame, data: pd.DataFrame
+) -> pd.DataFrame:
+    """All dials as one long table: columns dial, value, row ("buys", "costs"), measure, line, seed,
+    y.
+
+    ``returns`` is E1's of one task, ``dials`` E7's, ``ratios`` E2's, ``data`` E9's.
+    """
+    parts = [_of_n(returns), _of_guidance(dials), _of_ratio(ratios), _of_data(data)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _of_n(returns: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for row in returns[returns["set"].isin([fixed(1.0), FRESH])].itertuples():
+        best = row.mean if row.n == 1 else row.other_half
+        rows.append(("n", row.n, BUYS, f"score, {_SEEDS}", row.set, row.seed, best))
+        rows.append(("n", row.n, COSTS, "networks' passes, × 1 member", row.set, row.seed, row.n))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _of_guidance(dials: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for row in dials.itertuples():
+        about = (row.dial, row.value)
+        rows.append((*about, BUYS, "RMS distance of what is done", "guided", row.seed, row.way_rms))
+        rows.append((*about, COSTS, "score, mean of members", "guided", row.seed, row.score))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _of_ratio(ratios: pd.DataFrame) -> pd.DataFrame:
+    found = gains(ratios, steps=(1,))
+    found = found[(found["acceptance"] == "kl") & (found["data"] == INSIDE)]
+    rows = []
+    for row in found.itertuples():
+        about = ("ratio", row.ratio)
+        gain = "log₂ of T̂'s error, less than T̂_init's"
+        rows.append((*about, BUYS, gain, row.source, row.seed, row.gain))
+        rows.append((*about, COSTS, "transitions made", row.source, row.seed, row.volume))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _of_data(data: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for row in data.itertuples():
+        about = ("data", row.share)
+        rows.append((*about, BUYS, "score", row.learner, row.seed, row.score))
+        rows.append((*about, COSTS, "transitions", row.learner, row.seed, row.transitions))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+# -- figures
+
+
+@plotting.figure("16_dials")
+def draw_dials(table: pd.DataFrame) -> Figure:
+    """A column a dial: above what turning it buys, below what it costs; every seed is seen."""
+    names = [dial for dial in AXES if dial in set(table["dial"])]
+    figure, panels = plt.subplots(2, len(names), figsize=(2.5 * len(names), 5.2), squeeze=False)
+    for column, dial in enumerate(names):
+        for row, kind in enumerate((BUYS, COSTS)):
+            part = table[(table["dial"] == dial) & (table["row"] == kind)]
+            _draw_dial(panels[row, column], part, dial, single=kind == COSTS)
+        panels[1, column].set_xlabel(AXES[dial])
+    return figure
+
+
+def _draw_dial(axes: Axes, part: pd.DataFrame, dial: str, single: bool) -> None:
+    lines = list(dict.fromkeys(part["line"]))
+    counted = single and part.groupby("value")["y"].nunique().max() == 1
+    for line in lines[:1] if counted else lines:
+        mine = part[part["line"] == line]
+        colour = plotting.COLOURS["data" if counted else COLOURS[line]]
+        plotting.seed_lines(axes, mine, "value", "y", colour, line)
+    axes.set_title(str(part["measure"].iloc[0]), size=8)
+    if dial == "data":
+        axes.set_xscale("log")
+    if len(lines) > 1 and not counted:
+        axes.legend(fontsize=7)
+
+
+@plotting.figure("16_data_need")
+def draw_data_need(table: pd.DataFrame) -> Figure:
+    """Score against the number of transitions, a line a learner."""
+    figure, (axes,) = plotting.panels(1, 4.6, 3.2)
+    for name in dict.fromkeys(table["learner"]):
+        mine = table[table["learner"] == name]
+        plotting.seed_lines(
+            axes, mine, "transitions", "score", plotting.COLOURS[COLOURS[name]], name
+        )
+    axes.set(xscale="log", xlabel="transitions learnt from", ylabel="normalised score")
+    axes.legend()
+    return figure
