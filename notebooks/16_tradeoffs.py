@@ -1,0 +1,145 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 16 · Trade-offs: how should n, η, τ, the ratio and |D| be set? (E7, E9)
+#
+# **Question.** The method has dials: the number $n$ of sub-policies, $\eta$ and $\tau$ of the
+# guidance, the ratio $|D_{diff}| / |D|$. Which of them buys something, what does it cost, and how
+# much data does the method need?
+#
+# **Paper.** $\sigma_{div} = \eta\,(\tau - div)/\tau$ where $div < \tau$; $|D_{diff}|$ is 2 to 3
+# times $|D|$. No sweep of any dial is given. The method is said to reduce the need for expert data.
+#
+# **Our choices.** One dial at a time, the others at their defaults. $\tau$ in units of its
+# calibrated value (A4); $\eta$ as printed, the same at every reverse step. $n$ is read off E1 and
+# the ratio off E2, from the same runs as in notebooks 10 and 11.
+#
+# **Run time** beyond shared runs: half a minute at `smoke`, about ten minutes on two cores at
+# `laptop`.
+#
+# **Inputs.** Hopper-medium: the diffusion policy of each seed; slices of 1, 10 and 100 % of D.
+#
+# **Outputs.** Two figures with their tables, and two tables of verdicts.
+
+# %% tags=["parameters"]
+profile: str | None = None  # None: $UEPO_PROFILE, else laptop
+
+# %%
+import pandas as pd
+import torch
+
+from uepo_lib import notebook
+from uepo_lib.divergence import Guidance, GuidanceConfig
+from uepo_lib.experiments import data_need as e9
+from uepo_lib.experiments import multi_seed, ratios
+from uepo_lib.experiments import tradeoffs as e7
+from uepo_lib.figures import tradeoffs as drawn
+from uepo_lib.stages import Study
+
+# %%
+outputs = [p for n in ("dials", "data_need") for p in (f"figures/16_{n}.png", f"tables/16_{n}.csv")]
+outputs += ["tables/16_claims.csv", "tables/16_needs_less.csv"]
+here = notebook.start("16_tradeoffs", profile, outputs)
+studies = [Study(e7.TASK, seed, here.profile, progress=False) for seed in here.budget.seeds]
+
+# %% [markdown]
+# ## Which way τ works
+#
+# A threshold looks like a tolerance: raise it, and more closeness is tolerated. The printed rule
+# says the reverse. With $div$ held,
+#
+# $$\frac{\partial \sigma_{div}}{\partial \tau} = \eta\,\frac{div}{\tau^2} > 0,$$
+#
+# because $\tau$ is the distance that is *demanded*. Two sequences, four thresholds:
+
+# %% tags=["nbval-check-output"]
+t = torch.arange(8.0)
+pair = torch.stack([0.3 * torch.sin(t), 0.5 * torch.sin(t)])[:, None, :, None]  # (n, B, T, A)
+xi = torch.zeros(2, 5, 8, 1)
+rows = []
+for tau in (0.1, 0.2, 0.4, 0.8):
+    guidance = Guidance(GuidanceConfig(tau, eta=0.5, eta_schedule="constant"), xi)
+    sigma = float(guidance.sigma(pair, 0)[0, 0])
+    rows.append((tau, round(float(guidance.distance(pair)[0, 0]), 4), round(sigma, 4)))
+rule = pd.DataFrame(rows, columns=["τ", "div", "σ_div"])
+rule
+
+# %%
+div = rule["div"].iloc[0]
+expected = (0.5 * (rule["τ"] - div) / rule["τ"]).clip(lower=0)
+assert (rule["σ_div"] - expected).abs().max() < 1e-3
+assert rule["σ_div"].is_monotonic_increasing
+assert rule["σ_div"].max() < 0.5  # η is its limit: however high τ is, σ stays below η
+
+# %% [markdown]
+# ## η and τ on a robot
+#
+# **Expectation**, written before the runs: the perturbation grows with $\eta$ and with $\tau$;
+# plans move apart, what is done moves less; return falls on a robot that has to keep its balance.
+
+# %%
+parts = [e7.dials_table(study) for study in studies]
+dials = pd.concat([table for table, _ in parts], ignore_index=True)
+dial_runs = [run for _, runs in parts for run in runs]
+dials.groupby(["dial", "value"]).mean().drop(columns="seed").round(3)
+
+# %%
+said = e7.verdicts(dials)
+here.table(said.drop(columns="gains"), "16_claims", dial_runs, task=e7.TASK)
+said.drop(columns="gains").round(3)
+
+# %%
+lowest = dials[dials["value"] > 0].groupby(["dial", "seed"])["power"].first()
+highest = dials.groupby(["dial", "seed"])["power"].last()
+assert (highest["tau"] > lowest["tau"]).all()  # as the formula has it, on every seed
+
+# %% [markdown]
+# ## How much data
+#
+# **Expectation**: all learners lose by fewer data. Choosing among noises does not make up for it,
+# since the $\hat T$ and $Q$ that choose are learnt from the same few.
+#
+# The claim to be tested is the second question of the table: is the lead over plain cloning larger
+# with fewer data?
+
+# %%
+data, data_runs = e9.run(here.profile)
+here.draw("16_data_need", data, data_runs, task=e9.TASK)
+
+# %%
+needed = e9.needs_less(data)
+here.table(needed.drop(columns="gains"), "16_needs_less", data_runs, task=e9.TASK)
+needed.drop(columns="gains").round(1)
+
+# %% [markdown]
+# ## All dials on one page
+#
+# A column a dial: above what turning it buys, below what it costs. Thin lines are seeds. For $n$,
+# *fresh noise* is what n equal policies would show; for the ratio, *simulator* is privileged.
+
+# %%
+seeds_tables = [multi_seed.returns_table(study) for study in studies]
+returns = pd.concat([table for table, _ in seeds_tables], ignore_index=True)
+seed_runs = [run for _, runs in seeds_tables for run in runs]
+ratio, ratio_runs = ratios.run(here.profile)
+page = drawn.dials_page(returns, dials, ratio, data)
+here.draw("16_dials", page, [*seed_runs, *dial_runs, *ratio_runs, *data_runs], task=e7.TASK)
+
+# %% [markdown]
+# **How to read it for your own task.** A dial is worth turning where the upper line rises beyond
+# the spread of its seeds, and beyond the control drawn with it, before the lower one has cost more
+# than you have.
