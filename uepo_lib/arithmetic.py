@@ -32,7 +32,7 @@ def cells() -> pd.DataFrame:
     """The paper's cells † as numbers, NaN where none is printed or the digits are garbled; columns
     block, then methods; indexed by dataset."""
     table = published()
-    paper = table[[name for name in table if name.endswith("†")]]
+    paper = table[[name for name in table if str(name).endswith("†")]]
     paper = paper.rename(columns=lambda name: name.removesuffix(" †"))
     numbers = paper.apply(lambda c: pd.to_numeric(c.str.partition(" ±")[0], errors="coerce"))
     block = {robot: name for name, robots in BLOCKS.items() for robot in robots}
