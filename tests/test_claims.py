@@ -1,0 +1,103 @@
+"""Claims: every verdict is the experiments' own, and each claim can get each label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+
+from uepo_lib import claims
+from uepo_lib.claims import CLAIMS, LABELS, Claim, Found, Results, weakest
+from uepo_lib.errors import UsageError
+from uepo_lib.experiments import comparison_verdict, data_need, epsilon, multi_seed_verdict
+from uepo_lib.statistics import verdict
+
+NOISE = (1.0, -1.0, 0.7, -0.7, 0.0)
+"""One a seed, of mean 0."""
+
+
+def results(gain: float, spread: float = 0.05, seeds: int = 5) -> Results:
+    """Tables in which everything that is claimed is ahead by ``gain``."""
+    made = Results("smoke")
+    effects = [gain + spread * NOISE[seed] for seed in range(seeds)]
+    said = verdict(effects)
+    made.__dict__["seeds"] = pd.DataFrame([
+        (claim.text, "maze-routes", gain, effects, said) for claim in multi_seed_verdict.CLAIMS
+    ], columns=["claim", "task", "gain", "gains", "verdict"])  # fmt: skip
+    made.__dict__["data_need"] = pd.DataFrame(
+        [("further ahead than with the most data", 0.01, gain, effects, said)],
+        columns=["question", "share", "gain", "gains", "verdict"],
+    )
+    made.__dict__["dynamics"] = made.__dict__["ratios"] = pd.DataFrame([
+        (seed, source, ratio, 0.05, kind, data, 1,
+         effect * (ratio > 1 or kind == "kl") * (2 if ratio > 1 else 1))
+        for seed, effect in enumerate(effects)
+        for source in ("model", "simulator")
+        for ratio in (1.0, 2.0)
+        for kind in ("kl", "random")
+        for data in (epsilon.INSIDE, epsilon.OUTSIDE)
+    ], columns=["seed", "source", "ratio", "epsilon", "acceptance", "data", "step", "gain"])  # fmt: skip
+    for name in ("dynamics",):  # the filter's lead over chance, at the ratio of 1
+        table = made.__dict__[name]
+        made.__dict__[name] = table[table["ratio"] == 1].reset_index(drop=True)
+    scores, online = [], []
+    for task in ("hopper-medium", "pen-cloned"):
+        for seed, effect in enumerate(effects):
+            for row, lead in (("uepo", 100 * effect), ("uni_o4", 0.0)):
+                value = 100.0 + lead
+                about = {"task": task, "seed": seed, "row": row}
+                scores.append({**about, "offline": value, "sampled": value})
+                online.append({**about, "auc": value, "end": value, "states_early": -lead})
+    made.__dict__["comparison"] = {"scores": pd.DataFrame(scores), "online": pd.DataFrame(online)}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("gain", "spread", "label"),
+    [(1.0, 0.05, "supported"), (-1.0, 0.05, "not supported"), (0.0, 1.0, "inconclusive")],
+)
+def test_each_claim_gets_its_three_labels(gain: float, spread: float, label: str) -> None:
+    table = claims.judge(results(gain, spread)).set_index("claim")
+    testable = table[table["verdict"] != "not testable here"]
+    assert len(testable) == len(CLAIMS) - 1  # Franka kitchen has no data here
+    assert set(testable["verdict"]) == {label}, testable["verdict"]
+    assert (testable["seeds"] == 5).all()
+
+
+def test_three_seeds_decide_nothing() -> None:
+    table = claims.judge(results(1.0, seeds=3))
+    assert set(table["verdict"]) == {"inconclusive", "not testable here"}
+
+
+def test_a_gain_below_the_claimed_one_is_supported_in_part() -> None:
+    table = claims.judge(results(0.03, 0.002)).set_index("claim")["verdict"]
+    family = comparison_verdict.CLAIMED
+    assert family["locomotion"] > 0.03
+    name = "+5.9 % over Uni-O4 on locomotion, read as offline scores"
+    assert table[name] == "partly"
+
+
+def test_a_claim_about_several_tasks_needs_all_of_them() -> None:
+    assert weakest(["supported", "supported"]) == "supported"
+    assert weakest(["supported", "inconclusive"]) == "inconclusive"
+    assert weakest(["supported", "not supported"]) == "partly"
+    assert weakest(["not supported"]) == "not supported"
+
+
+def test_every_claim_names_an_experiment_that_makes_it() -> None:
+    made = {claim.text for claim in multi_seed_verdict.CLAIMS}
+    empty = results(1.0)
+    empty.__dict__["seeds"] = empty.__dict__["seeds"].iloc[:0]
+    unheard = claims.judge(empty).query("verdict == 'not testable here'")
+    assert len(unheard) == 1 + sum(claim.notebook == "10" for claim in CLAIMS)
+    assert "seeds differ in return beyond chance" in made
+    assert data_need.SELECTED != data_need.CLONE
+
+
+def test_a_verdict_that_is_no_label_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong: Callable[[Results], Found] = lambda _: Found("", 5, "probably")  # noqa: E731
+    monkeypatch.setattr(claims, "CLAIMS", (Claim("x", "y", "12", wrong),))
+    with pytest.raises(UsageError, match="verdict"):
+        claims.judge(results(1.0))
+    assert "inconclusive" in LABELS

@@ -1,0 +1,276 @@
+"""Every claim of the paper beside what was measured here (arXiv 2511.10087).
+
+A claim names where it stands, what it promises, and how it is judged: a function of the tables that
+the experiments' own notebooks show. Its verdict is theirs; nothing is decided anew here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from uepo_lib import statistics
+from uepo_lib.errors import check
+from uepo_lib.experiments import (
+    comparison_verdict,
+    data_need,
+    epsilon,
+    epsilon_verdict,
+    multi_seed,
+    multi_seed_verdict,
+    offline_to_online,
+    ratios,
+    sensitivity_verdict,
+)
+from uepo_lib.runs import Run
+
+LABELS = ("supported", "partly", "not supported", "inconclusive", "not testable here")
+PAPERS_EPSILON = 0.05
+
+
+class Found(NamedTuple):
+    """What was measured for a claim, in words with its interval, over how many seeds; the label."""
+
+    measured: str
+    seeds: int
+    verdict: str
+
+
+class Results:
+    """The tables of one profile; each is made, from finished runs, when it is first asked for."""
+
+    def __init__(self, profile: str) -> None:
+        self.profile, self.runs = profile, dict[str, list[Run]]()
+
+    def _keep(self, name: str, runs: list[Run]) -> None:
+        self.runs[name] = runs
+
+    @cached_property
+    def seeds(self) -> pd.DataFrame:
+        """E1's claims, by task."""
+        found = multi_seed.run(self.profile)
+        self._keep("E1", [*found["returns"][1], *found["distances"][1]])
+        return multi_seed_verdict.claims(found["returns"][0], found["distances"][0])
+
+    @cached_property
+    def dynamics(self) -> pd.DataFrame:
+        """E2's gains over T̂_init at ratio 1."""
+        table, runs = epsilon.run(self.profile)
+        self._keep("E2", runs)
+        return epsilon_verdict.gains(table)
+
+    @cached_property
+    def ratios(self) -> pd.DataFrame:
+        """E2's gains over T̂_init by ratio."""
+        table, runs = ratios.run(self.profile)
+        self._keep("E2, ratios", runs)
+        return epsilon_verdict.gains(table)
+
+    @cached_property
+    def comparison(self) -> dict[str, pd.DataFrame]:
+        """E3's tables."""
+        tables, runs = offline_to_online.run(self.profile)
+        self._keep("E3", runs)
+        return tables
+
+    @cached_property
+    def headline(self) -> pd.DataFrame:
+        """Gains of UEPO over Uni-O4 by pair, measure, task and seed."""
+        tables = self.comparison
+        return comparison_verdict.gains(
+            tables["scores"], tables["online"], comparison_verdict.PAIRS
+        )
+
+    @cached_property
+    def data_need(self) -> pd.DataFrame:
+        """E9's questions."""
+        table, runs = data_need.run(self.profile)
+        self._keep("E9", runs)
+        return data_need.needs_less(table)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, in our words; where it says it; where it is measured here."""
+
+    text: str
+    where: str
+    notebook: str
+    judge: Callable[[Results], Found]
+
+
+def judge(results: Results) -> pd.DataFrame:
+    """Every claim: columns claim, where, measured, seeds, verdict, notebook."""
+    rows = []
+    for claim in CLAIMS:
+        found = claim.judge(results)
+        check(found.verdict in LABELS, "verdict", found.verdict, f"one of {LABELS}")
+        rows.append(
+            (claim.text, claim.where, found.measured, found.seeds, found.verdict, claim.notebook)
+        )
+    return pd.DataFrame(
+        rows, columns=["claim", "where", "measured", "seeds", "verdict", "notebook"]
+    )
+
+
+# -- how each is judged
+
+
+def _relative(family: str, measure: str) -> Callable[[Results], Found]:
+    """The gain on totals, relative to Uni-O4's, as the paper computes it."""
+
+    def found(results: Results) -> Found:
+        table = results.headline
+        hand = table["task"].str.startswith(("pen", "door", "hammer", "relocate"))
+        mine = table[hand if family == "hand" else ~hand]
+        if mine.empty:
+            return Found("no task of that family at this profile", 0, "not testable here")
+        share, verdict = comparison_verdict.relative_claim(mine, measure, family)
+        tasks = ", ".join(dict.fromkeys(mine["task"]))
+        text = f"{share.mean:+.1%} [{share.low:+.1%}, {share.high:+.1%}] on {tasks}"
+        return Found(text, mine["seed"].nunique(), verdict)
+
+    return found
+
+
+def _aggregate(measure: str, unit: str) -> Callable[[Results], Found]:
+    """UEPO as printed over Uni-O4, all tasks: interquartile means, stratified bootstrap."""
+
+    def found(results: Results) -> Found:
+        table = comparison_verdict.aggregate(results.headline)
+        row = table[(table["pair"] == "headline") & (table["measure"] == measure)].iloc[0]
+        text = f"{row.gain:+.1f} {unit} [{row.low:+.1f}, {row.high:+.1f}]"
+        return Found(text, int(row.seeds), row.verdict)
+
+    return found
+
+
+def _seeds(claim: str) -> Callable[[Results], Found]:
+    """A claim of E1; of several tasks the weakest label, as the claim is made for all."""
+
+    def found(results: Results) -> Found:
+        part = results.seeds[results.seeds["claim"] == claim]
+        if part.empty:
+            return Found("not played at this profile", 0, "not testable here")
+        text = "; ".join(f"{row.task} {row.gain:+.2f}" for row in part.itertuples())
+        labels = [verdict.partition(" (")[0] for verdict in part["verdict"]]
+        return Found(text, max(map(len, part["gains"])), weakest(labels))
+
+    return found
+
+
+def weakest(labels: list[str]) -> str:
+    """One label for a claim about several tasks: all must support it; one against it and one for it
+    make "partly"."""
+    kinds = set(labels)
+    if kinds == {"supported"} or kinds == {"not supported"}:
+        return labels[0]
+    return "partly" if kinds == {"supported", "not supported"} else "inconclusive"
+
+
+def _dynamics(data: str, source: str) -> Callable[[Results], Found]:
+    """Does D_diff at the paper's ε lower the one-step error?"""
+
+    def found(results: Results) -> Found:
+        table = results.dynamics
+        mine = table[
+            (table["data"] == data) & (table["source"] == source) & (table["step"] == 1)
+            & (table["acceptance"] == "kl") & (table["epsilon"] == PAPERS_EPSILON)
+        ]  # fmt: skip
+        return _log2("less log₂ of the squared error", mine.groupby("seed")["gain"].mean())
+
+    return found
+
+
+def _ratio(results: Results) -> Found:
+    table = results.ratios
+    mine = table[
+        (table["acceptance"] == "kl") & (table["data"] == epsilon.INSIDE) & (table["step"] == 1)
+        & (table["source"] == "model")
+    ]  # fmt: skip
+    large = mine[mine["ratio"].between(*sensitivity_verdict.LARGE)].groupby("seed")["gain"].mean()
+    small = mine[mine["ratio"] <= 1].groupby("seed")["gain"].mean()
+    if large.empty:
+        return Found("not played at this profile", 0, "not testable here")
+    return _log2("less log₂ of the squared error than at ratios up to 1", large - small)
+
+
+def _over_chance(results: Results) -> Found:
+    table = results.dynamics
+    mine = table[
+        (table["data"] == epsilon.INSIDE) & (table["step"] == 1)
+        & (table["epsilon"] == PAPERS_EPSILON)
+    ]  # fmt: skip
+    wide = mine.pivot_table(index=["source", "seed"], columns="acceptance", values="gain")
+    gains = (wide["kl"] - wide["random"]).groupby("seed").mean()
+    return _log2("less log₂ of the squared error than random trajectories", gains)
+
+
+def _log2(unit: str, gains: pd.Series) -> Found:
+    interval = statistics.mean_interval(gains) if len(gains) > 1 else None
+    text = f"{gains.mean():+.3f} {unit}"
+    text += f" [{interval.low:+.3f}, {interval.high:+.3f}]" if interval else ""
+    return Found(text, len(gains), statistics.verdict(gains.tolist()).partition(" (")[0])
+
+
+def _shift(results: Results) -> Found:
+    """KL of the first online states from D: Uni-O4's minus UEPO's."""
+    online: Any = results.comparison["online"]
+    wide = online.pivot(index=["task", "seed"], columns="row", values="states_early")
+    gains = (wide["uni_o4"] - wide["uepo"]).groupby("seed").mean()
+    return _log2("nats less state shift from D than Uni-O4's", gains)
+
+
+def _needs_less(results: Results) -> Found:
+    part = results.data_need
+    part = part[part["question"] == "further ahead than with the most data"]
+    text = "; ".join(f"{row.gain:+.1f} points at {row.share:.0%} of D" for row in part.itertuples())
+    labels = [verdict.partition(" (")[0] for verdict in part["verdict"]]
+    return Found(text, max(map(len, part["gains"])), weakest(labels))
+
+
+def _elsewhere(reason: str) -> Callable[[Results], Found]:
+    return lambda _: Found(reason, 0, "not testable here")
+
+
+CLAIMS = (
+    Claim("+5.9 % over Uni-O4 on locomotion, read as offline scores", "abstract, Table 1 †", "12",
+          _relative("locomotion", "offline")),
+    Claim("+5.9 % over Uni-O4 on locomotion, read as final scores", "abstract, Table 1 †", "12",
+          _relative("locomotion", "end")),
+    Claim("+12.4 % over Uni-O4 on dexterous manipulation, read as offline scores",
+          "abstract, Table 1 †", "12", _relative("hand", "offline")),
+    Claim("+12.4 % over Uni-O4 on dexterous manipulation, read as final scores",
+          "abstract, Table 1 †", "12", _relative("hand", "end")),
+    Claim("better than Uni-O4 on Franka kitchen", "Table 1 †", "01",
+          _elsewhere("no dataset of it can be made here; the remote one loads, but was not run")),
+    Claim("more return on the way through the online phase", "section 1", "12",
+          _aggregate("auc", "points of mean score")),
+    Claim("n seeds of one model behave in different ways", "contribution 1", "10",
+          _seeds("seeds differ in return beyond chance")),
+    Claim("n seeds cover the modes of D", "contribution 1", "10",
+          _seeds("n seeds reach more routes than n draws")),
+    Claim("the best of the seeds is worth choosing", "contribution 1", "10",
+          _seeds("the best seed, so chosen, beats zero noise")),
+    Claim("divergence of velocities and accelerations measures what is done", "contribution 2",
+          "10", _seeds("div of plans ranks what is done")),
+    Claim("the guidance makes sub-policies act differently", "contribution 2", "10",
+          _seeds("guidance moves what is done further apart")),
+    Claim("D_diff makes T̂ better where D is (transitions of T̂_init)", "contribution 3", "05, 11",
+          _dynamics(epsilon.INSIDE, "model")),
+    Claim("D_diff makes T̂ better where D is (real transitions, privileged)", "contribution 3",
+          "05, 11", _dynamics(epsilon.INSIDE, "simulator")),
+    Claim("D_diff makes T̂ generalise (transitions of T̂_init)", "contribution 3", "05, 11",
+          _dynamics(epsilon.OUTSIDE, "model")),
+    Claim("D_diff makes T̂ generalise (real transitions, privileged)", "contribution 3", "05, 11",
+          _dynamics(epsilon.OUTSIDE, "simulator")),
+    Claim("the KL filter at ε = 0.05 chooses better than chance", "contribution 3", "11",
+          _over_chance),
+    Claim("a ratio of 2 to 3 is better than less", "contribution 3", "11", _ratio),
+    Claim("less distribution shift when it goes online", "section 1", "12", _shift),
+    Claim("less expert data needed", "discussion", "16", _needs_less),
+)  # fmt: skip
