@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from uepo_lib import ppo, profiles
-from uepo_lib.experiments import epsilon, latency, offline_to_online
+from uepo_lib.evaluation import AMQConfig
+from uepo_lib.experiments import epsilon, latency, model_selection, offline_to_online, ratios
 from uepo_lib.methods.uepo import uepo
 from uepo_lib.stages import Study
 
@@ -47,6 +48,9 @@ TINY = replace(
 TINY_GRID = epsilon.EpsilonGrid(
     size=200, epochs=4, hidden=(8, 8), sequences=16, epsilons=(0.01, 1e6), controls=(0.01,), ahead=3
 )
+TINY_RATIOS = replace(
+    TINY_GRID, epsilons=(1e6,), controls=(1e6,), ratios=(0.5, 1.0), unfiltered=False
+)
 TINY_LATENCY = latency.LatencyGrid((1,), (1, 2), decisions=2, warm_up=1, delays=(0, 1), episodes=1)
 
 
@@ -54,6 +58,8 @@ def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
     """The profile "tiny", and folders of the test's own, whatever the environment says."""
     patch.setitem(profiles.PROFILES, "tiny", TINY)
     patch.setitem(epsilon.GRIDS, "tiny", TINY_GRID)
+    patch.setitem(ratios.GRIDS, "tiny", TINY_RATIOS)
+    patch.setitem(model_selection.AMQ, "tiny", AMQConfig(2, 4))
     patch.setitem(latency.GRIDS, "tiny", TINY_LATENCY)
     # what E3 compares is computed by its own tests
     patch.setitem(offline_to_online.COMPARISONS, "tiny", offline_to_online.Comparison(()))

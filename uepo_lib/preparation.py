@@ -9,7 +9,14 @@ from typing import Any
 
 from uepo_lib import guided_sets, judging, profiles, sweep, tasks
 from uepo_lib.errors import unknown
-from uepo_lib.experiments import epsilon, latency, offline_to_online
+from uepo_lib.experiments import (
+    discarded,
+    epsilon,
+    latency,
+    model_selection,
+    offline_to_online,
+    ratios,
+)
 from uepo_lib.experiments.online_alternatives import TITLES, alternatives, seeds_for
 from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.methods.bc import bc
@@ -39,7 +46,8 @@ def prepare(profile: str, workers: int | None = None) -> None:
         + [(task, "ranking", seed) for task in (TASK, QUIET) for seed in seeds]
         + [(TASK, name, seeds[0]) for name in ONE_SEED]
         + EXPERIMENTS["latency"].jobs(profile),
-        "comparisons": EXPERIMENTS["offline_to_online"].jobs(profile),
+        "comparisons": EXPERIMENTS["offline_to_online"].jobs(profile)
+        + EXPERIMENTS["epsilon_sensitivity"].jobs(profile),
         "alternatives": [
             (TASK, f"online {name}", seed)
             for name in TITLES
@@ -137,6 +145,12 @@ def _epsilon(study: Study) -> None:
     _ = epsilon.measure(study.seed, study.profile).run
 
 
+def _sensitivity(study: Study) -> None:
+    """E2's remainder: the ratio, what is thrown away, what AM-Q makes of it (11)."""
+    for measure in (discarded.measure, model_selection.measure, ratios.measure_ratios):
+        _ = measure(study.seed, study.profile).run
+
+
 def _ranking(study: Study) -> None:
     """What likelihood ranks above what (02)."""
     _ = judging.rank_sequences(study, study.diffusion_policy()).run
@@ -193,6 +207,11 @@ EXPERIMENTS = {
     "epsilon": Experiment(
         "05", lambda _: (epsilon.TASK, epsilon.ELSEWHERE), _each_seed("epsilon", lambda _: (TASK,))
     ),
+    "epsilon_sensitivity": Experiment(
+        "11",
+        lambda _: (epsilon.TASK, epsilon.ELSEWHERE),
+        _each_seed("sensitivity", lambda _: (TASK,)),
+    ),
     "offline_to_online": Experiment(
         "12", offline_to_online.data_of, _each_seed("comparison", _compared)
     ),
@@ -201,7 +220,10 @@ EXPERIMENTS = {
 
 def _do(task: str, name: str, seed: int, profile: str) -> None:
     study = Study(task, seed, profile, progress=False)
-    more = {"ranking": _ranking, "comparison": _comparison, "delay": _delay}
+    more = {
+        "ranking": _ranking, "comparison": _comparison, "delay": _delay,
+        "sensitivity": _sensitivity,
+    }  # fmt: skip
     {**MODELS, **METHODS, **ONE_SEED, **ALTERNATIVES, **more}[name](study)
 
 
