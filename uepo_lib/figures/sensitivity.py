@@ -100,7 +100,7 @@ def _scale(values: pd.Series) -> str:
 @plotting.figure("11_selection")
 def draw_selection(table: pd.DataFrame) -> Figure:
     """Columns seed, source, epsilon, acceptance, correlation, regret: a dot a seed and model."""
-    figure, panels = plotting.panels(2, 4.6, 3.2)
+    figure, panels = plotting.panels(2, 5.2, 3.2)
     tight = sorted(table["epsilon"].dropna().unique())
     columns = ["T̂_init", *(f"{e:g}" for e in tight), "none", *_controls(table)]
     for axes, value in zip(panels, ("correlation", "regret"), strict=True):
