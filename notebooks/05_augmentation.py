@@ -579,7 +579,8 @@ Markdown(
 # - *Volume.* A pool ends: an ε that passes too few trajectories fills less, and the left and
 #   right panels of the next figure say how much. Nothing is generated to fill it up.
 # - *Control.* As many transitions as the filter takes, from trajectories drawn at random.
-# - *Not tested here:* the ratio, and whether AM-Q chooses better; the full profile has the ratio.
+# - *Not here:* the ratio, what the filter throws away, and whether AM-Q chooses better in T̂. That
+#   is notebook [11](11_epsilon_sensitivity.ipynb), with the verdicts.
 #
 # **Expectation.** Transitions from T̂_init add no information: no gain over T̂_init at any ε, and
 # ε hardly matters inside the support. Real transitions are new data and may help, most of all out

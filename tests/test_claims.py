@@ -29,18 +29,17 @@ def results(gain: float, spread: float = 0.05, seeds: int = 5) -> Results:
         [("further ahead than with the most data", 0.01, gain, effects, said)],
         columns=["question", "share", "gain", "gains", "verdict"],
     )
-    made.__dict__["dynamics"] = made.__dict__["ratios"] = pd.DataFrame([
-        (seed, source, ratio, 0.05, kind, data, 1,
-         effect * (ratio > 1 or kind == "kl") * (2 if ratio > 1 else 1))
+    rows = [
+        {"seed": seed, "source": source, "ratio": ratio, "epsilon": 0.05, "acceptance": kind,
+         "data": data, "step": 1, "gain": effect * ratio * (kind == "kl")}
         for seed, effect in enumerate(effects)
         for source in ("model", "simulator")
         for ratio in (1.0, 2.0)
         for kind in ("kl", "random")
         for data in (epsilon.INSIDE, epsilon.OUTSIDE)
-    ], columns=["seed", "source", "ratio", "epsilon", "acceptance", "data", "step", "gain"])  # fmt: skip
-    for name in ("dynamics",):  # the filter's lead over chance, at the ratio of 1
-        table = made.__dict__[name]
-        made.__dict__[name] = table[table["ratio"] == 1].reset_index(drop=True)
+    ]  # fmt: skip
+    made.__dict__["ratios"] = pd.DataFrame(rows)
+    made.__dict__["dynamics"] = made.__dict__["ratios"].query("ratio == 1")
     scores, online = [], []
     for task in ("hopper-medium", "pen-cloned"):
         for seed, effect in enumerate(effects):

@@ -15,10 +15,8 @@ from uepo_lib.experiments import data_need, tradeoffs
 from uepo_lib.experiments.data_need import CLONE, SELECTED, ZERO, DataGrid
 from uepo_lib.experiments.tradeoffs import DialGrid, dial
 
-DIALS = DialGrid((0.5, 1.6), (1.0, 2.0), episodes=1, starts=2, horizon=4)
 NOISE = (1.0, -1.0, 0.7, -0.7, 0.0)
 """One a seed, of mean 0."""
-DATA = DataGrid((0.5, 1.0), 3, 3, 3, 3, 1)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +54,7 @@ def test_the_perturbation_is_the_printed_one(folder: Path) -> None:
 
 
 def test_every_setting_once_and_the_unguided_set_at_zero(folder: Path) -> None:
-    table, runs = tradeoffs.run("tiny", DIALS)
+    table, runs = tradeoffs.run("tiny")
     places = table[["dial", "value"]].apply(tuple, axis=1).tolist()
     assert places == [("eta", 0.0), ("eta", 0.5), ("eta", 1.6),
                       ("tau", 0.0), ("tau", 1.0), ("tau", 2.0)]  # fmt: skip
@@ -69,11 +67,11 @@ def test_every_setting_once_and_the_unguided_set_at_zero(folder: Path) -> None:
 
 
 def test_a_slice_is_what_its_learners_learn_from(folder: Path) -> None:
-    table, _ = data_need.run("tiny", DATA)
+    table, _ = data_need.run("tiny")
     assert set(table["learner"]) == {CLONE, ZERO, SELECTED}
     sizes = table.groupby("share")["transitions"].first()
     assert sizes[0.5] == pytest.approx(sizes[1.0] / 2, abs=1)
-    found = list(data_need.evaluations(0, "tiny", DATA))
+    found = list(data_need.evaluations(0, "tiny"))
     small = found[0][4]
     assert small.size == sizes[0.5] == len(small.held_out[0])
     assert small.windows.now.max() < small.size

@@ -14,7 +14,17 @@ import pytest
 import torch
 
 from uepo_lib import ppo, profiles
-from uepo_lib.experiments import epsilon, latency, offline_to_online, seed_sets
+from uepo_lib.evaluation import AMQConfig
+from uepo_lib.experiments import (
+    data_need,
+    epsilon,
+    latency,
+    model_selection,
+    offline_to_online,
+    ratios,
+    seed_sets,
+    tradeoffs,
+)
 from uepo_lib.methods.uepo import uepo
 from uepo_lib.mixture_density import MixtureConfig
 from uepo_lib.stages import Study
@@ -51,19 +61,28 @@ TINY = replace(
 TINY_GRID = epsilon.EpsilonGrid(
     size=200, epochs=4, hidden=(8, 8), sequences=16, epsilons=(0.01, 1e6), controls=(0.01,), ahead=3
 )
+TINY_RATIOS = replace(
+    TINY_GRID, epsilons=(1e6,), controls=(1e6,), ratios=(0.5, 1.0), unfiltered=False
+)
 TINY_LATENCY = latency.LatencyGrid((1,), (1, 2), decisions=2, warm_up=1, delays=(0, 1), episodes=1)
 TINY_SEEDS = seed_sets.SeedGrid(
     (TASK,), TASK, n=3, sizes=(1, 2, 3), kappas=(0.5, 1.0), episodes=2, guided_episodes=2, starts=2,
     horizon=4, rival_share=0.5, mixture=MixtureConfig(num_updates=2, hidden=(8,)),
 )  # fmt: skip
+TINY_DIALS = tradeoffs.DialGrid((0.5, 1.6), (1.0, 2.0), episodes=1, starts=2, horizon=4)
+TINY_DATA = data_need.DataGrid((0.5, 1.0), 3, 3, 3, 3, 1)
 
 
 def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
     """The profile "tiny", and folders of the test's own, whatever the environment says."""
     patch.setitem(profiles.PROFILES, "tiny", TINY)
     patch.setitem(epsilon.GRIDS, "tiny", TINY_GRID)
+    patch.setitem(ratios.GRIDS, "tiny", TINY_RATIOS)
+    patch.setitem(model_selection.AMQ, "tiny", AMQConfig(2, 4))
     patch.setitem(latency.GRIDS, "tiny", TINY_LATENCY)
     patch.setitem(seed_sets.GRIDS, "tiny", TINY_SEEDS)
+    patch.setitem(tradeoffs.GRIDS, "tiny", TINY_DIALS)
+    patch.setitem(data_need.GRIDS, "tiny", TINY_DATA)
     # what E3 compares is computed by its own tests
     patch.setitem(offline_to_online.COMPARISONS, "tiny", offline_to_online.Comparison(()))
     patch.setenv("UEPO_RESULTS", str(results))

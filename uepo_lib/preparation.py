@@ -7,21 +7,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from uepo_lib import guided_sets, judging, profiles, sweep, tasks
+from uepo_lib import profiles, sweep, tasks
 from uepo_lib.errors import unknown
-from uepo_lib.experiments import epsilon, latency, multi_seed, offline_to_online, seed_sets
-from uepo_lib.experiments.online_alternatives import TITLES, alternatives, seeds_for
-from uepo_lib.guided_sets import GuidedRobot
-from uepo_lib.methods.bc import bc
-from uepo_lib.methods.uepo import uepo
+from uepo_lib.experiments import (
+    data_need,
+    epsilon,
+    latency,
+    offline_to_online,
+    seed_sets,
+    tradeoffs,
+)
+from uepo_lib.experiments.online_alternatives import TITLES, seeds_for
+from uepo_lib.jobs import METHODS, MODELS, ONE_SEED, compute
 from uepo_lib.stages import Product, Study, load_all
 
 TASK = "hopper-medium"
 QUIET = "pen-expert"
 """Expert data with little action noise, beside a medium policy's with much (02)."""
-KAPPAS = (0.25, 0.5, 1.0)
 Job = tuple[str, str, int]
-"""A task, what to do, and a seed."""
+"""A task, what to do (``jobs.JOBS``), and a seed."""
 
 
 def prepare(profile: str, workers: int | None = None) -> None:
@@ -39,8 +43,7 @@ def prepare(profile: str, workers: int | None = None) -> None:
         + [(task, "ranking", seed) for task in (TASK, QUIET) for seed in seeds]
         + [(TASK, name, seeds[0]) for name in ONE_SEED]
         + EXPERIMENTS["latency"].jobs(profile),
-        "seeds": EXPERIMENTS["multi_seed"].jobs(profile),
-        "comparisons": EXPERIMENTS["offline_to_online"].jobs(profile),
+        "experiments": [job for name in LONGEST_FIRST for job in EXPERIMENTS[name].jobs(profile)],
         "alternatives": [
             (TASK, f"online {name}", seed)
             for name in TITLES
@@ -53,7 +56,7 @@ def prepare(profile: str, workers: int | None = None) -> None:
 
 
 def _run_all(jobs: list[Job], profile: str, workers: int | None, name: str) -> None:
-    calls = [(_do, (*job, profile)) for job in jobs]
+    calls = [(compute, (*job, profile)) for job in jobs]
     sweep.run_all(calls, workers or os.cpu_count() or 1, name=name)
 
 
@@ -87,144 +90,42 @@ def _each_seed(job: str, names: Callable[[str], Sequence[str]]) -> Callable[[str
     ]
 
 
-def _models(stage: str) -> Callable[[Study], None]:
-    def compute(study: Study) -> None:
-        product: Product[Any] = getattr(study, stage)()
-        _ = product.run
-
-    return compute
-
-
-def _sub_policies(study: Study) -> None:
-    """Zero noise, the κ sweep, and online PPO from the median sub-policy at κ = 0.5 (03, 07)."""
-    model = study.diffusion_policy()
-    _ = study.evaluate(study.zero_noise(model)).run
-    _ = study.evaluate(study.fresh(model), sampled=True).run
-    for kappa in KAPPAS:
-        _ = study.evaluate(study.sub_policies(model, kappa), study.budget.curve_episodes).run
-    median = study.median_member(study.sub_policies(model, 0.5))
-    _ = study.fine_tune(median, study.critic()).run
-
-
-def _guided(study: Study) -> None:
-    """What guidance costs in return (04)."""
-    for robot in _guided_robots(study):
-        for played in robot.returns().values():
-            _ = played.run
-
-
-def _executed(study: Study) -> None:
-    """What sub-policies do from the same logged states (04)."""
-    for robot in _guided_robots(study):
-        for product in robot.trajectories().values():
-            _ = product.run
-
-
-def _guided_robots(study: Study) -> list[GuidedRobot]:
-    return [
-        GuidedRobot(Study(task, study.seed, study.profile, progress=False))
-        for task in guided_sets.TASKS
-    ]
-
-
-def _simulated(study: Study) -> None:
-    """A small D_diff with the simulator's transitions, steps and resets counted (05)."""
-    guided = study.sub_policies(study.diffusion_policy(), 1.0, guided=True)
-    _ = study.synthesise(guided, study.dynamics(), transitions="simulator", ratio=0.1).run
-
-
-def _epsilon(study: Study) -> None:
-    """E2: every ε on one pool of trajectories (05)."""
-    _ = epsilon.measure(study.seed, study.profile).run
-
-
-def _ranking(study: Study) -> None:
-    """What likelihood ranks above what (02)."""
-    _ = judging.rank_sequences(study, study.diffusion_policy()).run
-
-
-def _uepo(study: Study) -> None:
-    made = uepo(study)
-    _ = made.online.run, made.online_dynamics.run
-
-
-def _bc(study: Study) -> None:
-    _ = bc(study).online.run
-
-
-def _alternative(name: str) -> Callable[[Study], None]:
-    """One other way to go online from π*, once the method itself has (07)."""
-
-    def compute(study: Study) -> None:
-        _ = alternatives(study, uepo(study))[name].run
-
-    return compute
-
-
-MODELS = {name: _models(name) for name in ("dynamics", "diffusion_policy", "critic", "clone")}
-METHODS = {
-    "uepo": _uepo,
-    "epsilon": _epsilon,
-    "sub_policies": _sub_policies,
-    "executed": _executed,
-    "bc": _bc,
-}
-ONE_SEED = {"guided": _guided, "simulated": _simulated}
-ALTERNATIVES = {f"online {name}": _alternative(name) for name in TITLES if name != "chain"}
-
-
-def _comparison(study: Study) -> None:
-    """E3: every contender on one task and seed (12)."""
-    offline_to_online.measure(study)
+def _of(*names: str) -> Callable[[str], Sequence[str]]:
+    return lambda _: names
 
 
 def _compared(profile: str) -> Sequence[str]:
     return offline_to_online.comparison_of(profile).tasks
 
 
-def _delay(study: Study) -> None:
-    """E4: scores of late policies (13); times are measured in the notebook, where all is quiet."""
-    _ = latency.measure_delay(study).run
-
-
-def _seeds(study: Study) -> None:
-    """E1: every set of one task and seed (10)."""
-    multi_seed.compute(study)
-
-
-def _rival(study: Study) -> None:
-    """One of the n networks that E1 sets beside n seeds of one (10)."""
-    beside = seed_sets.network(seed_sets.grid_of(study.profile), study.seed, study.profile)
-    _ = beside.diffusion_policy().run, beside.clone().run
+def _seed_tasks(profile: str) -> Sequence[str]:
+    return seed_sets.grid_of(profile).tasks
 
 
 def _seed_jobs(profile: str) -> list[Job]:
     grid = seed_sets.grid_of(profile)
     networks: list[Job] = [(grid.rivals, "rival", i) for i in range(grid.n)]
-    return networks + _each_seed("seeds", lambda _: grid.tasks)(profile)
+    return networks + _each_seed("seeds", _seed_tasks)(profile)
 
 
+def _dial_jobs(profile: str) -> list[Job]:
+    needs = _each_seed("data need", _of(data_need.TASK))(profile)
+    return needs + _each_seed("dials", _of(tradeoffs.TASK))(profile)
+
+
+_E2_DATA = _of(epsilon.TASK, epsilon.ELSEWHERE)
 EXPERIMENTS = {
-    "multi_seed": Experiment("10", lambda profile: seed_sets.grid_of(profile).tasks, _seed_jobs),
-    "latency": Experiment(
-        "13", lambda _: (latency.TASK,), _each_seed("delay", lambda _: (latency.TASK,))
-    ),
-    "epsilon": Experiment(
-        "05", lambda _: (epsilon.TASK, epsilon.ELSEWHERE), _each_seed("epsilon", lambda _: (TASK,))
-    ),
+    "multi_seed": Experiment("10", _seed_tasks, _seed_jobs),
+    "epsilon": Experiment("05", _E2_DATA, _each_seed("epsilon", _of(epsilon.TASK))),
+    "epsilon_sensitivity": Experiment("11", _E2_DATA, _each_seed("sensitivity", _of(epsilon.TASK))),
     "offline_to_online": Experiment(
         "12", offline_to_online.data_of, _each_seed("comparison", _compared)
     ),
+    "latency": Experiment("13", _of(latency.TASK), _each_seed("delay", _of(latency.TASK))),
+    "tradeoffs": Experiment("16", _of(tradeoffs.TASK), _dial_jobs),
 }
-
-
-def _do(task: str, name: str, seed: int, profile: str) -> None:
-    study = Study(task, seed, profile, progress=False)
-    more = {
-        "ranking": _ranking, "comparison": _comparison, "delay": _delay, "seeds": _seeds,
-        "rival": _rival,
-    }  # fmt: skip
-    {**MODELS, **METHODS, **ONE_SEED, **ALTERNATIVES, **more}[name](study)
+LONGEST_FIRST = ("offline_to_online", "multi_seed", "epsilon_sensitivity", "tradeoffs")
+"""The experiments that need nothing of each other, in the order in which they begin."""
 
 
 def reading_set(profile: str) -> list[str]:

@@ -39,8 +39,8 @@ class EpsilonGrid:
 
     ``size`` real transitions are learnt from. |D_diff| is at most ``ratio`` times that; the pool
     holds ``attempts`` times the largest. ``controls`` are the ε whose volume is also filled with
-    trajectories drawn at random. Every model makes ``epochs`` passes' worth of updates over the
-    largest D ∪ D_diff.
+    trajectories drawn at random; ``unfiltered`` adds the cell that refuses nothing. Every model
+    makes ``epochs`` passes' worth of updates over the largest D ∪ D_diff.
     """
 
     size: int
@@ -53,6 +53,7 @@ class EpsilonGrid:
     controls: tuple[float, ...] = (0.01, 0.05)
     attempts: float = 2.4
     ahead: int = 10
+    unfiltered: bool = True
 
     def __post_init__(self) -> None:
         for name in ("size", "epochs", "sequences", "ahead"):
@@ -78,7 +79,7 @@ class EpsilonGrid:
         """The D_diff of each cell with its ratio: every ε, none, and the controls."""
         for ratio in self.ratios:
             volume = int(ratio * self.size)
-            for epsilon in (*self.epsilons, None):
+            for epsilon in (*self.epsilons, None) if self.unfiltered else self.epsilons:
                 yield ratio, Choice(volume, epsilon)
             for epsilon in self.controls:
                 yield ratio, Choice(volume, epsilon, "random")

@@ -1,0 +1,303 @@
+"""E2's remainder: verdicts on tables whose answer is known, and all of it at a size of seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_study import TINY, TINY_RATIOS, settle
+
+from uepo_lib.errors import UsageError
+from uepo_lib.experiments import discarded, epsilon, model_selection, ratios
+from uepo_lib.experiments import sensitivity_verdict as verdict
+from uepo_lib.experiments.epsilon_verdict import MARGIN
+from uepo_lib.stages import Study
+
+LABELS = ("supported", "not supported", "inconclusive")
+
+
+def spread(scale: float, seed: int, place: int) -> float:
+    """The same draw for the same seed and place."""
+    return float(np.random.default_rng([seed, place]).normal(0, scale))
+
+
+# ---- a label -------------------------------------------------------------------------------------
+
+
+def test_a_label_needs_seeds_size_and_certainty() -> None:
+    assert verdict.label([1.0, 1.1, 0.9, 1.0, 1.05], 0.1)["verdict"] == "supported"
+    assert verdict.label([0.05, 0.06, 0.04, 0.05, 0.05], 0.1)["verdict"] == "not supported"
+    assert verdict.label([-1.0, 2.0, -2.0, 1.0, 0.5], 0.1)["verdict"] == "inconclusive"
+    assert verdict.label([1.0, 1.1, 0.9, 1.0], 0.1)["verdict"] == "inconclusive"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=4), st.floats(0, 1))
+def test_few_seeds_never_conclude(values: list[float], margin: float) -> None:
+    assert verdict.label(values, margin)["verdict"] == "inconclusive"
+
+
+# ---- a sweet spot --------------------------------------------------------------------------------
+
+
+def filtered(gain: Callable[[float], float], noise: float, seeds: int = 6) -> pd.DataFrame:
+    rows = [
+        ("model", 1.0, e, "kl", s, "held-out", 1, s + gain(e) + spread(noise, s, i))
+        for s in range(seeds)  # seeds differ by more than any effect: pairing must remove it
+        for i, e in enumerate((0.01, 0.05, 0.1, math.nan))
+    ]
+    columns = ["source", "ratio", "epsilon", "acceptance", "seed", "data", "step", "gain"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("gain", "noise", "expected"),
+    [
+        (lambda e: float(e == 0.05), 0.02, "supported"),
+        (lambda e: 0.0 if math.isnan(e) else -e, 0.01, "not supported"),  # none is best
+        (lambda e: 1.0 if e == 0.01 else 0.0, 0.01, "not supported"),  # the tightest is best
+        (lambda e: 0.0, 1.0, "inconclusive"),
+    ],
+)
+def test_a_sweet_spot_beats_both_ends(
+    gain: Callable[[float], float], noise: float, expected: str
+) -> None:
+    found = verdict.sweet_spot(filtered(gain, noise))
+    assert found["verdict"].tolist() == [expected]
+    if expected == "supported":
+        assert found["at"].tolist() == [0.05]
+        assert found["mean"].iloc[0] == pytest.approx(1, abs=0.05)
+
+
+def test_a_spot_needs_two_ends_and_something_between() -> None:
+    part = filtered(lambda e: 0.0, 0.1)
+    with pytest.raises(UsageError, match="epsilon"):
+        verdict.sweet_spot(part[part["epsilon"] != 0.05].dropna())
+
+
+# ---- the ratio, chance, selection ----------------------------------------------------------------
+
+
+def by_ratio(large: float, small: float, noise: float, chance: float = 0.0) -> pd.DataFrame:
+    rows = []
+    for s in range(6):
+        for i, ratio in enumerate((0.5, 1.0, 2.0, 3.0)):
+            gain = (large if ratio >= 2 else small) + spread(noise, s, i)
+            for how, lost in (("kl", 0.0), ("random", chance + spread(noise, s, 10 + i))):
+                rows.append(("model", ratio, 0.05, how, s, "held-out", 1, gain - lost))
+    columns = ["source", "ratio", "epsilon", "acceptance", "seed", "data", "step", "gain"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "noise", "expected"),
+    [
+        (1.0, 0.2, 0.02, ["supported", "supported"]),
+        (1.0, 1.0, 0.01, ["supported", "not supported"]),
+        (-0.5, 0.2, 0.01, ["not supported", "not supported"]),
+        (0.0, 0.0, 2.0, ["inconclusive", "inconclusive"]),
+    ],
+)
+def test_large_ratios_against_none_and_against_small_ones(
+    large: float, small: float, noise: float, expected: list[str]
+) -> None:
+    found = verdict.large_ratio(by_ratio(large, small, noise))
+    assert found["against"].tolist() == ["T̂_init", "ratios up to 1"]
+    assert found["verdict"].tolist() == expected
+    if noise < 1:
+        assert found["mean"].tolist() == pytest.approx([large, large - small], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("chance", "noise", "expected"),
+    [(1.0, 0.02, "supported"), (-0.5, 0.02, "not supported"), (0.2, 2.0, "inconclusive")],
+)
+def test_the_filter_against_chance_at_each_ratio(
+    chance: float, noise: float, expected: str
+) -> None:
+    found = verdict.filter_over_chance(by_ratio(0.0, 0.0, noise, chance))
+    assert found["ratio"].tolist() == [0.5, 1.0, 2.0, 3.0]
+    assert expected in set(found["verdict"])
+    if noise < 1:
+        assert set(found["verdict"]) == {expected}
+        np.testing.assert_allclose(found["mean"], chance, atol=0.05)
+
+
+def chosen_in(saved: float, noise: float) -> pd.DataFrame:
+    rows = []
+    for s in range(6):
+        rows.append((s, "none", math.nan, "none", 20.0 + s))
+        for i, e in enumerate((0.05, math.nan)):
+            rows.append((s, "model", e, "kl", 20.0 + s - saved + spread(noise, s, i)))
+    return pd.DataFrame(rows, columns=["seed", "source", "epsilon", "acceptance", "regret"])
+
+
+@pytest.mark.parametrize(
+    ("saved", "noise", "expected"),
+    [(10.0, 0.5, "supported"), (0.0, 0.2, "not supported"), (3.0, 30.0, "inconclusive")],
+)
+def test_a_model_that_selects_better_saves_regret(
+    saved: float, noise: float, expected: str
+) -> None:
+    found = verdict.selects_better(chosen_in(saved, noise))
+    assert found["verdict"].tolist() == [expected] * 2
+    assert verdict.counted(found) == f"{expected} (2 of 2)"
+
+
+def test_advice_is_the_cell_with_the_largest_mean_gain() -> None:
+    found = verdict.advice(by_ratio(0.5, 0.1, 0.0, chance=0.3))
+    assert found[["ratio", "acceptance"]].iloc[0].tolist() == [2.0, "kl"]
+    assert found["gain"].iloc[0] == pytest.approx(0.5)
+    assert abs(MARGIN - math.log2(1.1)) < 1e-12  # a tenth of the squared error
+
+
+# ---- what is thrown away -------------------------------------------------------------------------
+
+
+def test_separation_is_a_probability() -> None:
+    assert discarded.separation([1, 2], [3, 4]) == 1
+    assert discarded.separation([3, 4], [1, 2]) == 0
+    assert discarded.separation([1, 1], [1]) == 0.5
+    assert discarded.separation([1, 3], [2]) == 0.5
+    with pytest.raises(UsageError, match="refused"):
+        discarded.separation([1], [])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=8), st.integers(0, 1_000))
+def test_means_of_trajectories_are_those_of_a_plain_loop(lengths: list[int], seed: int) -> None:
+    counts = torch.tensor(lengths)
+    values = torch.randn(int(counts.sum()), generator=torch.Generator().manual_seed(seed))
+    found = discarded.mean_by_trajectory(values, counts)
+    for mean, part in zip(found, values.split(lengths), strict=True):
+        assert (mean.isnan() and not len(part)) or torch.isclose(mean, part.mean(), atol=1e-6)
+
+
+def test_nearest_is_the_smallest_of_all_distances() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points, known = (torch.randn(n, 3, generator=generator) for n in (7, 5))
+    every = (points[:, None] - known[None]).norm(dim=-1)
+    torch.testing.assert_close(discarded.nearest(points, known, 2), every.min(1).values)
+    with pytest.raises(UsageError, match="known"):
+        discarded.nearest(points, known[:0])
+
+
+def trajectories() -> pd.DataFrame:
+    """The filter's value ranks T̂_init's error, and the random control learns most where it errs."""
+    value = np.arange(1.0, 11.0)
+    same = {"disagreement": 1.0, "length": 5.0, "reward": 0.0, "speed": 1.0}
+    return pd.DataFrame({
+        "seed": 0, "source": "simulator", "trajectory": range(10), "excess": value / 10,
+        "error": value**2, "error_random": value, "error_kl": value**2, "unseen": value > 2,
+        "distance": -value, **same,
+    })  # fmt: skip
+
+
+def test_accepted_and_rejected_are_compared_quantity_by_quantity() -> None:
+    found = discarded.compare(trajectories(), (0.35, 5.0)).set_index("quantity")
+    assert set(found["epsilon"]) == {0.35}  # 5 keeps all: nothing to compare
+    assert found.loc["error", "accepted"] == pytest.approx((1 + 4 + 9) / 3)
+    assert found.loc["error", "separation"] == 1 and found.loc["distance", "separation"] == 0
+    assert found.loc["length", "separation"] == 0.5
+    assert (found["share"] == 0.3).all()
+
+
+def test_what_is_learnt_is_measured_on_unseen_trajectories() -> None:
+    new = discarded.learnt(trajectories())
+    assert len(new) == 8 and (new["excess"] > 0.2).all()
+    np.testing.assert_allclose(new["random"], np.log2(10 * new["excess"]))
+    np.testing.assert_array_equal(new["filtered"], 0)
+    rank = discarded.ranks(trajectories()).iloc[0]
+    assert rank["error"] == pytest.approx(1) and rank["random"] == pytest.approx(1)
+    assert math.isnan(rank["filtered"]) and rank["unseen"] == 8
+
+
+# ---- regret --------------------------------------------------------------------------------------
+
+
+def test_regret_is_what_the_choice_loses_to_the_best() -> None:
+    rows = [
+        (0, source, e, how, told, score)
+        for source, e, how, scores in (
+            ("none", math.nan, "none", (1.0, 2.0, 3.0)),
+            ("model", math.nan, "kl", (3.0, 2.0, 1.0)),
+            ("model", 0.05, "kl", (1.0, 3.0, 2.0)),
+        )
+        for told, score in zip(scores, (10.0, 30.0, 70.0), strict=True)
+    ]
+    columns = ["seed", "source", "epsilon", "acceptance", "dead_zero", "score"]
+    found = model_selection.regrets(pd.DataFrame(rows, columns=columns))
+    assert found["regret"].tolist() == [0.0, 60.0, 40.0]
+    assert found["correlation"].tolist() == pytest.approx([1.0, -1.0, 0.5])
+    assert found["source"].tolist() == ["none", "model", "model"]
+    assert found["epsilon"].isna().tolist() == [True, True, False]
+
+
+# ---- all of it, at a size of seconds -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("sensitivity")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        settle(patch, folder / "results", folder / "data")
+        yield
+    torch.set_num_threads(threads)
+
+
+def test_ratios_share_a_pool_and_the_number_of_updates(world: None) -> None:
+    found, runs = ratios.run("tiny")
+    cells = epsilon.cells(0, "tiny", TINY_RATIOS)
+    assert runs[0].id != epsilon.measure(0, "tiny").run.id
+    assert set(found["epsilon"].dropna()) == {1e6}
+    last = {int(p.run.metrics["step"].iloc[-1]) for p in (cells.initial, *cells.cells.values())}
+    assert last == {TINY_RATIOS.updates(256)}
+    filled = found[found["step"] == 1].groupby(["source", "ratio", "acceptance"])["volume"].first()
+    for source in ("model", "simulator"):
+        for ratio in TINY_RATIOS.ratios:
+            one = filled[source, ratio]
+            assert one["kl"] == one["random"] == ratio * TINY_RATIOS.size
+
+
+def test_every_trajectory_of_the_pools_is_described(world: None) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(discarded, "EPSILON", 0.01)  # the control that the tiny grid has
+        found = discarded.measure(0, "tiny").value
+    cells = epsilon.cells(0, "tiny")
+    for source, part in found.groupby("source"):
+        pool = cells.pools[str(source)].value
+        assert len(part) == int((pool.lengths > 0).sum())
+        np.testing.assert_allclose(part["excess"], pool.excess[pool.lengths > 0], rtol=1e-5)
+        assert part["length"].sum() == len(pool.transitions)
+        assert (part["distance"] >= 0).all()
+    real = found[found["source"] == "simulator"]
+    assert (real[["error", "error_kl", "error_random"]] > 0).all().all()
+    assert found.loc[found["source"] == "model", "error"].isna().all()
+
+
+def test_all_models_judge_the_same_candidates_in_the_units_they_learnt(world: None) -> None:
+    found = model_selection.measure(0, "tiny").value
+    cells = epsilon.cells(0, "tiny")
+    assert len(found) == (1 + len(cells.cells)) * (1 + 3 * TINY.num_subpolicies)
+    per_model = found.groupby(model_selection.CELL, dropna=False)["score"].apply(tuple)
+    assert len(per_model) == 1 + len(cells.cells) and per_model.nunique() == 1
+    whole = Study(epsilon.TASK, 0, "tiny", progress=False).dataset.normaliser  # policy and critic
+    for name, value in whole.tensors().items():
+        assert torch.equal(value, cells.study.dataset.normaliser.tensors()[name])
+
+
+def test_profiles_have_grids() -> None:
+    for name in ("smoke", "laptop", "full", "paper"):
+        assert max(ratios.grid_of(name).ratios) == 3 and ratios.grid_of(name).controls
+        assert model_selection.amq_of(name).horizon % 4 == 0
+    for grid in (ratios.grid_of, model_selection.amq_of):
+        with pytest.raises(UsageError, match="laptop"):
+            grid("latop")

@@ -1,0 +1,138 @@
+"""E2, continued: does AM-Q choose better in T̂ than in T̂_init? (A14)
+
+Offline, T̂ touches the policy only by what it makes AM-Q choose. Here every dynamics model of E2
+judges the same candidates, sub-policies at κ from 0 to 1 whose true returns are known from played
+episodes; what its choice loses to the best of them is its regret.
+
+**Expected** before any of it was computed: candidates differ by far more than one-step errors do,
+so all models rank them nearly alike, and no ε changes the choice by more than noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+import torch
+
+from uepo_lib import dynamics, evaluation, profiles, selection
+from uepo_lib.dynamics import DynamicsModel
+from uepo_lib.errors import unknown
+from uepo_lib.evaluation import AMQConfig, Evaluation
+from uepo_lib.experiments import epsilon
+from uepo_lib.experiments.comparison_verdict import judged
+from uepo_lib.runs import Run
+from uepo_lib.selection import KAPPAS
+from uepo_lib.stages import ACTING, ACTION_HORIZON, Product, Study
+from uepo_lib.subpolicies import SubPolicies
+
+REVISION = 1
+SCORES = ("published", "dead_zero", "model_return")
+AMQ = {
+    "smoke": AMQConfig(4, 12), "laptop": AMQConfig(32, 100), "full": AMQConfig(128, 400),
+    "paper": AMQConfig(512, 1_000),
+}  # fmt: skip
+"""Fewer starts and steps than where AM-Q's choice is acted on: it is asked for every model."""
+CELL = ["source", "epsilon", "acceptance"]
+
+
+def amq_of(profile: str) -> AMQConfig:
+    """How AM-Q is asked at ``profile``; ``UsageError`` for a profile without an answer."""
+    if profile not in AMQ:
+        raise unknown("profile", profile, AMQ)
+    return AMQ[profile]
+
+
+def measure(seed: int, profile: str) -> Product[pd.DataFrame]:
+    """One seed's table, a row a model and candidate.
+
+    Columns seed, source ("none" for T̂_init), epsilon (NaN: no filter), acceptance, member, kappa,
+    published, dead_zero, model_return (AM-Q's scores), score (normalised true return, points).
+    """
+    found, cfg = epsilon.cells(seed, profile), amq_of(profile)
+    whole = Study(epsilon.TASK, seed, profile, progress=False)
+    trained, critic = whole.diffusion_policy(), whole.critic()
+    played = [_played(whole, kappa) for kappa in KAPPAS]
+    models = {("none", None, "none"): found.initial, **{
+        (source, choice.epsilon, choice.acceptance): product
+        for (source, ratio, choice), product in found.cells.items() if ratio == 1
+    }}  # fmt: skip
+
+    def produce(run: Run) -> None:
+        plain = SubPolicies.from_seeds(
+            trained.value, whole.budget.num_subpolicies, seed, action_horizon=ACTION_HORIZON
+        )
+        policies = selection.candidates(plain)
+        known = _known(whole, [product.value for product in played])
+        for cell, product in models.items():
+            scores = _judge(found.study, policies, product.value, critic.value, cfg)
+            for row in _rows(cell, scores, known):
+                run.table("candidates").append({"seed": seed, **row})
+
+    parents: tuple[Product[Any], ...] = (trained, critic, *played, *models.values())
+    config = {"model_selection": REVISION, "amq": asdict(cfg), "kappas": list(KAPPAS)}
+    return found.study.stage(
+        "model_selection", config, produce, lambda run: run.table("candidates").frame(),
+        (*ACTING, dynamics), parents, "about a minute",
+    )  # fmt: skip
+
+
+def run(profile: str) -> tuple[pd.DataFrame, list[Run]]:
+    """Every seed of ``profile``: the tidy table, and the runs it comes from."""
+    products = [measure(seed, profile) for seed in profiles.budget(profile).seeds]
+    return pd.concat([p.value for p in products], ignore_index=True), [p.run for p in products]
+
+
+def _played(study: Study, kappa: float) -> Product[Evaluation]:
+    """Returns that other notebooks have played: with κ = 0 once, from the same reset seeds."""
+    model = study.diffusion_policy()
+    if kappa == 0:
+        return study.evaluate(study.zero_noise(model))
+    return study.evaluate(study.sub_policies(model, kappa), study.budget.curve_episodes)
+
+
+def _known(study: Study, played: list[Evaluation]) -> list[tuple[int, float, float]]:
+    """Candidates (member, κ, score) in :func:`selection.pairs`' order, over equal episodes."""
+    count = study.budget.curve_episodes
+    means = torch.cat([seen.returns[:, :count].mean(1) for seen in played]).tolist()
+    pairs = selection.pairs(study.budget.num_subpolicies)
+    scores = [study.task.robot.normalised(value) for value in means]
+    return [(*pair, score) for pair, score in zip(pairs, scores, strict=True)]
+
+
+def _judge(
+    study: Study, policies: SubPolicies, model: DynamicsModel, critic: Any, cfg: AMQConfig
+) -> dict[str, torch.Tensor]:
+    return evaluation.am_q(
+        policies, model, critic, study.starts(cfg.num_starts, "am_q"), study.task.robot,
+        study.dataset.normaliser, cfg, study.generator("am_q elites"),
+    )  # fmt: skip
+
+
+def _rows(
+    cell: tuple[str, float | None, str],
+    scores: dict[str, torch.Tensor],
+    known: list[tuple[int, float, float]],
+) -> Iterator[dict[str, Any]]:
+    for c, (member, kappa, score) in enumerate(known):
+        told = {name: float(scores[name][c]) for name in SCORES}
+        yield {**dict(zip(CELL, cell, strict=True)), "member": member, "kappa": kappa, **told,
+               "score": score}  # fmt: skip
+
+
+# -- what the table says
+
+
+def regrets(table: pd.DataFrame, score: str = "dead_zero") -> pd.DataFrame:
+    """Each model's Spearman correlation with the true score, and its regret in points.
+
+    Columns seed, source, epsilon, acceptance, correlation, chosen, best, regret.
+    """
+    parts = []
+    for _, part in table.groupby(CELL, sort=False, dropna=False):
+        found = judged(part.assign(task=epsilon.TASK, method=part["acceptance"]), score)
+        parts.append(found.join(part.groupby("seed")[CELL].first(), on="seed"))
+    columns = ["seed", *CELL, "correlation", "chosen", "best", "regret"]
+    return pd.concat(parts, ignore_index=True)[columns]

@@ -1,0 +1,157 @@
+"""Four claims about E2, each a pure function of a table. Thresholds were fixed before the tables.
+
+An effect on the error is a difference of log2 errors, paired by seed, and one of selection is in
+points of normalised score. Each function returns a row a comparison: what is compared, ``mean``,
+``low`` and ``high`` (95 %, Student's t over seeds), ``seeds``, ``verdict``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from uepo_lib.errors import check
+from uepo_lib.experiments.epsilon_verdict import CONFIDENCE, MARGIN
+from uepo_lib.statistics import VERDICT_SEEDS, mean_interval
+
+POINTS = 2.0
+"""Of normalised score: less than this is no difference between two choices of a policy."""
+LARGE = (2.0, 3.0)
+"""The paper's |D_diff| / |D|."""
+
+_TEST = ["data", "step"]
+
+
+def label(values: Sequence[float], margin: float, confidence: float = CONFIDENCE) -> dict[str, Any]:
+    """A claim that effects, one a seed, are positive and matter.
+
+    "supported": the interval is above 0 and the mean beyond ``margin``; "not supported": the whole
+    interval is below ``margin``; else, and with fewer than ``VERDICT_SEEDS`` seeds, "inconclusive".
+    """
+    found = mean_interval(values, confidence)
+    verdict = "inconclusive"
+    if len(values) >= VERDICT_SEEDS:
+        if found.low > 0 and found.mean > margin:
+            verdict = "supported"
+        elif found.high < margin:
+            verdict = "not supported"
+    return {"mean": found.mean, "low": found.low, "high": found.high, "seeds": len(values),
+            "verdict": verdict}  # fmt: skip
+
+
+def sweet_spot(gained: pd.DataFrame) -> pd.DataFrame:
+    """Is there an ε between the tightest and none that beats both?
+
+    "supported": one does, by both comparisons; "not supported": none of them can, since one of its
+    two intervals lies below the margin. Intervals hold together over all comparisons of a test.
+    The numbers are those of the ε whose weaker comparison is best, at ``at``. Columns source,
+    data, step, at besides. Raises ``UsageError`` without three different filters.
+    """
+    kl = gained[gained["acceptance"] == "kl"]
+    rows = []
+    for names, part in kl.groupby(["source", *_TEST], sort=False):
+        wide = part.assign(epsilon=part["epsilon"].fillna(math.inf))
+        wide = wide.pivot_table(index="seed", columns="epsilon", values="gain")
+        check(wide.shape[1] >= 3, "epsilon", list(wide), "at least three, or two and no filter")
+        inner, ends = list(wide.columns[1:-1]), [wide.columns[0], wide.columns[-1]]
+        sure = 1 - (1 - CONFIDENCE) / (2 * len(inner))
+        pairs = {e: [label((wide[e] - wide[end]).tolist(), MARGIN, sure) for end in ends]
+                 for e in inner}  # fmt: skip
+        weaker = {e: min(both, key=lambda x: x["mean"]) for e, both in pairs.items()}
+        at = max(weaker, key=lambda e: weaker[e]["mean"])
+        each = [_both([one["verdict"] for one in both]) for both in pairs.values()]
+        spot = {**weaker[at], "verdict": _any(each)}
+        rows.append({"source": names[0], "data": names[1], "step": names[2], "at": at, **spot})
+    return pd.DataFrame(rows)
+
+
+def _both(verdicts: list[str]) -> str:
+    if all(v == "supported" for v in verdicts):
+        return "supported"
+    return "not supported" if "not supported" in verdicts else "inconclusive"
+
+
+def _any(verdicts: list[str]) -> str:
+    if "supported" in verdicts:
+        return "supported"
+    return "not supported" if set(verdicts) == {"not supported"} else "inconclusive"
+
+
+def large_ratio(gained: pd.DataFrame) -> pd.DataFrame:
+    """Do ratios of 2 to 3 help? Their mean gain against none, T̂_init's, and against ratios ≤ 1.
+
+    Columns source, data, step, against besides.
+    """
+    kl = gained[gained["acceptance"] == "kl"]
+    large, small = kl["ratio"].between(*LARGE), kl["ratio"] <= 1
+    check(bool(large.any() and small.any()), "ratio", sorted(set(kl["ratio"])), "small and large")
+    rows = []
+    for names, part in kl.groupby(["source", *_TEST], sort=False):
+        above, below = (
+            part[chosen.loc[part.index]].groupby("seed")["gain"].mean() for chosen in (large, small)
+        )
+        named = dict(zip(["source", *_TEST], names, strict=True))
+        for against, effect in (("T̂_init", above), ("ratios up to 1", above - below)):
+            rows.append({**named, "against": against, **label(effect.tolist(), MARGIN)})
+    return pd.DataFrame(rows)
+
+
+def filter_over_chance(gained: pd.DataFrame) -> pd.DataFrame:
+    """Is the filter better than trajectories drawn at random, at equal volume?
+
+    Columns source, ratio, epsilon, data, step besides.
+    """
+    keys = ["source", "ratio", "epsilon", *_TEST]
+    wide = gained.pivot_table(
+        index=[*keys, "seed"], columns="acceptance", values="gain", sort=False
+    )
+    effects = (wide["kl"] - wide["random"]).dropna().rename("effect").reset_index()
+    rows = [
+        {**dict(zip(keys, names, strict=True)), **label(part["effect"].tolist(), MARGIN)}
+        for names, part in effects.groupby(keys, sort=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def selects_better(regrets: pd.DataFrame) -> pd.DataFrame:
+    """Does AM-Q lose less in T̂ than in T̂_init? Regret of the latter minus that of the former.
+
+    Columns source, epsilon, acceptance besides; ``regrets`` as ``model_selection.regrets`` returns.
+    """
+    initial = regrets[regrets["source"] == "none"].set_index("seed")["regret"]
+    rows = []
+    augmented = regrets[regrets["source"] != "none"]
+    keys = ["source", "epsilon", "acceptance"]
+    for names, part in augmented.groupby(keys, sort=False, dropna=False):
+        saved = initial - part.set_index("seed")["regret"]
+        check(bool(saved.notna().all()), "regrets", "seeds differ", "T̂_init for every seed")
+        rows.append({**dict(zip(keys, names, strict=True)), **label(saved.tolist(), POINTS)})
+    return pd.DataFrame(rows)
+
+
+def counted(verdicts: pd.DataFrame) -> str:
+    """How often each label was given, in words: "inconclusive (8 of 8)"."""
+    counts = verdicts["verdict"].value_counts()
+    return ", ".join(f"{name} ({n} of {len(verdicts)})" for name, n in counts.items())
+
+
+def advice(gained: pd.DataFrame) -> pd.DataFrame:
+    """The cell with the largest gain over T̂_init, its mean over tests, by source.
+
+    Columns source, ratio, epsilon (NaN: no filter), acceptance, gain, low, worst (the smallest mean
+    gain of a test): the practical answer, whose ``low`` says how sure it is.
+    """
+    keys = ["source", "ratio", "epsilon", "acceptance"]
+    rows = []
+    for names, part in gained.groupby(keys, dropna=False, sort=False):
+        by_seed = part.groupby("seed")["gain"].mean()
+        worst = part.groupby(_TEST)["gain"].mean().min()
+        low = mean_interval(by_seed).low
+        rows.append({**dict(zip(keys, names, strict=True)), "gain": float(np.mean(by_seed)),
+                     "low": low, "worst": worst})  # fmt: skip
+    found = pd.DataFrame(rows)
+    return found.loc[found.groupby("source", sort=False)["gain"].idxmax()].reset_index(drop=True)
