@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from uepo_lib import guided_sets, judging, profiles, sweep, tasks
+from uepo_lib import pixels as camera
 from uepo_lib.errors import unknown
-from uepo_lib.experiments import epsilon, latency, offline_to_online
+from uepo_lib.experiments import epsilon, filming, latency, offline_to_online, pixels
 from uepo_lib.experiments.online_alternatives import TITLES, alternatives, seeds_for
 from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.methods.bc import bc
@@ -39,7 +40,8 @@ def prepare(profile: str, workers: int | None = None) -> None:
         + [(task, "ranking", seed) for task in (TASK, QUIET) for seed in seeds]
         + [(TASK, name, seeds[0]) for name in ONE_SEED]
         + EXPERIMENTS["latency"].jobs(profile),
-        "comparisons": EXPERIMENTS["offline_to_online"].jobs(profile),
+        "comparisons": EXPERIMENTS["offline_to_online"].jobs(profile)
+        + EXPERIMENTS["pixels"].jobs(profile),
         "alternatives": [
             (TASK, f"online {name}", seed)
             for name in TITLES
@@ -186,12 +188,21 @@ def _delay(study: Study) -> None:
     _ = latency.measure_delay(study).run
 
 
+def _pixels(study: Study) -> None:
+    """E6: the ways of sub-policies, filmed (15); nothing where no frames can be drawn."""
+    if camera.missing() is None:
+        _ = pixels.measure(study).run
+
+
 EXPERIMENTS = {
     "latency": Experiment(
         "13", lambda _: (latency.TASK,), _each_seed("delay", lambda _: (latency.TASK,))
     ),
     "epsilon": Experiment(
         "05", lambda _: (epsilon.TASK, epsilon.ELSEWHERE), _each_seed("epsilon", lambda _: (TASK,))
+    ),
+    "pixels": Experiment(
+        "15", lambda _: (filming.TASK,), _each_seed("pixels", lambda _: (filming.TASK,))
     ),
     "offline_to_online": Experiment(
         "12", offline_to_online.data_of, _each_seed("comparison", _compared)
@@ -201,7 +212,7 @@ EXPERIMENTS = {
 
 def _do(task: str, name: str, seed: int, profile: str) -> None:
     study = Study(task, seed, profile, progress=False)
-    more = {"ranking": _ranking, "comparison": _comparison, "delay": _delay}
+    more = {"ranking": _ranking, "comparison": _comparison, "delay": _delay, "pixels": _pixels}
     {**MODELS, **METHODS, **ONE_SEED, **ALTERNATIVES, **more}[name](study)
 
 
