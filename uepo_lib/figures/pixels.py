@@ -45,16 +45,15 @@ def film_figure(found: Filmed) -> Figure:
     shaken = pixels.shake((len(wide),), size, torch.Generator().manual_seed(0))
     rows = {
         "filmed": found.frames.value["still"][0, 0],
-        f"drawn again from the {LATENT}": drawn[LATENT][0, 0],
-        "drawn again from PCA": drawn[COMPONENTS][0, 0],
-        f"camera shaking by {size:g} px": pixels.look(wide, shaken),
+        LATENT: drawn[LATENT][0, 0],
+        COMPONENTS: drawn[COMPONENTS][0, 0],
+        f"shaking {size:g} px": pixels.look(wide, shaken),
     }
-    name = pixels.renderer()
-    figure, panels = plotting.plt.subplots(len(rows), 1, figsize=(6.0, 4.9))
-    for axes, (title, frames) in zip(panels, rows.items(), strict=True):
-        grey = frames[steps].round().to(torch.uint8).numpy()
-        film_strip(axes, Frames(np.repeat(grey[..., None], 3, axis=-1), name))
-        axes.set_title(title, loc="left", size=8)
+    grey = torch.cat([frames[steps].round().to(torch.uint8) for frames in rows.values()])
+    pictures = Frames(np.repeat(grey.numpy()[..., None], 3, axis=-1), pixels.renderer())
+    labels = [name if i == 0 else "" for name in rows for i in range(SHOWN_FRAMES)]
+    figure, (axes,) = plotting.panels(1, 5.0, 3.5)
+    film_strip(axes, pictures, labels, SHOWN_FRAMES)
     plotting.plt.close(figure)
     return figure
 
@@ -68,7 +67,8 @@ def draw_agreement(table: pd.DataFrame) -> Figure:
     for axes, (distance, title) in zip(panels, DISTANCES.items(), strict=False):
         _dots(axes, same[same["distance"] == distance], "rho", ("low", "high"))
         axes.axhline(AGREES, color="0.4", linestyle=":", linewidth=1)
-        axes.set(title=f"{title}: rank correlation, ρ", ylim=(-0.3, 1.05))
+        axes.set(title=f"{title}: rank correlation, ρ")
+        axes.set_ylim(top=1.05)
     _dots(panels[2], same[same["distance"] == "div"], "nearest")
     panels[2].axhline(float(table["chance"].iloc[0]), color="0.4", linestyle="--", linewidth=1)
     panels[2].set(title="div: same nearest (dashed: chance)", ylim=(0, 1.05))
@@ -108,7 +108,8 @@ def draw_cameras(table: pd.DataFrame) -> Figure:
     for axes, (distance, title) in zip(panels, DISTANCES.items(), strict=False):
         part = table[table["distance"] == distance]
         _by_motion(axes, part, list(part["motion"].unique()), "rho")
-        axes.set(title=f"{title}: rank correlation, ρ", ylim=(-0.45, 1.05))
+        axes.set(title=f"{title}: rank correlation, ρ")
+        axes.set_ylim(top=1.05)
     shaking = [m for m in table["motion"].unique() if m.startswith("shaking")]
     part = table[(table["distance"] == "div") & table["motion"].isin(shaking)]
     _by_motion(panels[2], part, shaking, "floor")
