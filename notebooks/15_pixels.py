@@ -187,8 +187,11 @@ found and says
 # ## Agreement with the states
 #
 # Spearman's ρ over the pairs of sub-policies in a start state, averaged over starts, each distance
-# of codes with the states' same distance; bars are intervals over starts. On the right, what
-# guidance needs: do both name the same nearest neighbour?
+# of codes with the same distance of the states; bars are intervals over starts. On the right, what
+# guidance needs: do both name the same nearest neighbour? *Hollow*: the code's change since the
+# frame before stands beside it, as velocities stand in a state. *Below*: agreement with the
+# positions alone, which is what the encoder loses of what a frame can show. Both were added after a
+# first look at one seed and are in no verdict.
 
 # %%
 found and here.draw("15_agreement", found.agreement, found.runs, task=filming.TASK)
@@ -196,14 +199,34 @@ found and here.draw("15_agreement", found.agreement, found.runs, task=filming.TA
 # %%
 if found:
     same = found.agreement[found.agreement["distance"] == found.agreement["truth"]]
-    rho = same.groupby(["representation", "distance"])[["rho", "nearest"]].mean()
+    mean = same.groupby(["of", "representation", "frames", "distance"])[["rho", "nearest"]].mean()
+    ours, place = mean.loc["states", filming.LATENT, 1], mean.loc["states", filming.POSITIONS, 1]
+    pair = mean.loc["states", filming.LATENT, 2]
     says = Markdown(
-        f"Of the learned latent, RMS has ρ = **{rho.loc[(filming.LATENT, 'rms'), 'rho']:.2f}** and "
-        f"div **{rho.loc[(filming.LATENT, 'div'), 'rho']:.2f}**; of the positions themselves "
-        f"{rho.loc[(filming.POSITIONS, 'rms'), 'rho']:.2f} and "
-        f"{rho.loc[(filming.POSITIONS, 'div'), 'rho']:.2f}. By div the latent names the right "
-        f"nearest neighbour in {rho.loc[(filming.LATENT, 'div'), 'nearest']:.0%} of cases, chance "
-        f"{same['chance'].iloc[0]:.0%}."
+        f"Of the learned latent, RMS has ρ = **{ours['rho']['rms']:.2f}** and div "
+        f"**{ours['rho']['div']:.2f}** with the states' own; of the positions themselves, without "
+        f"any picture, {place['rho']['rms']:.2f} and {place['rho']['div']:.2f}. With the latent's "
+        f"change: {pair['rho']['rms']:.2f} and {pair['rho']['div']:.2f}. By div the latent names "
+        f"the right nearest neighbour in {ours['nearest']['div']:.0%} of cases, the positions in "
+        f"{place['nearest']['div']:.0%}, chance in {same['chance'].iloc[0]:.0%}."
+    )
+found and says
+
+# %% [markdown]
+# ### How large is what is to be seen?
+#
+# Ways that start in one state have little time to part. In pixels of a frame:
+
+# %%
+if found:
+    one = found.films[0]
+    x = torch.from_numpy(filming.poses(one.study, one.seen())[..., 0])
+    i, j = torch.triu_indices(len(x), len(x), 1)
+    metre = pixels.pixels_per_metre(one.study.task.robot)
+    apart = metre * (x[i] - x[j]).abs().mean(dim=(0, 1))
+    says = Markdown(
+        f"Two ways are on average {apart[8]:.2f} pixels apart in x after half of their steps and "
+        f"{apart[-1]:.2f} at their end, of {pixels.SIDE}."
     )
 found and says
 

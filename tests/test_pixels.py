@@ -240,6 +240,16 @@ def test_films_of_the_same_way_are_compared_with_each_other_alone() -> None:
     assert equal["rms"] == pytest.approx(2.0) and equal["div"] == pytest.approx(0.0, abs=1e-5)
 
 
+def test_a_change_stands_beside_its_code_in_units_of_its_spread() -> None:
+    codes = torch.randn(3, 2, 6, 4, generator=generator()) * torch.tensor([1.0, 10.0, 0.1, 3.0])
+    both = pixels_measures.with_change(codes)
+    assert torch.equal(both[..., :4], codes[:, :, 1:])
+    step = codes[:, :, 3] - codes[:, :, 2]
+    ratio = both[:, :, 2, 4:] / step
+    torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(both[..., 4:].flatten(0, 2).std(0), torch.ones(4))
+
+
 def test_who_is_nearest() -> None:
     place = torch.tensor([0.0, 1.0, 3.0, 7.0])
     distance = (place[:, None] - place).abs()[:, :, None]
@@ -259,10 +269,15 @@ def tables(seeds: int, rms: float, div: float, rivals: float, floor: float) -> t
                 rho = (value if name == filming.LATENT else rivals) + wobble * (
                     name == filming.LATENT
                 )
-                rows += [(seed, name, distance, truth, rho) for truth in ("rms", "div")]
+                for truth in ("rms", "div"):
+                    rows.append((seed, name, 1, "states", distance, truth, rho))
+                    # what no claim is about
+                    rows.append((seed, name, 2, "states", distance, truth, -rho))
+                    rows.append((seed, name, 1, "positions", distance, truth, -rho))
         moved += [(seed, filming.LATENT, "shaking 1 px", d, floor + wobble) for d in ("div", "rms")]
+    columns = ["seed", "representation", "frames", "of", "distance", "truth", "rho"]
     return (
-        pd.DataFrame(rows, columns=["seed", "representation", "distance", "truth", "rho"]),
+        pd.DataFrame(rows, columns=columns),
         pd.DataFrame(moved, columns=["seed", "representation", "motion", "distance", "floor"]),
     )
 

@@ -30,7 +30,7 @@ class PixelGrid:
     starts: int = 16
     camera_starts: int = 8
     train_frames: int = 3_000
-    shakes: tuple[float, ...] = (0.25, 1.0)
+    shakes: tuple[float, ...] = (0.05, 0.25, 1.0)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from uepo_lib.experiments.filming import (
     photographed,
     poses,
 )
-from uepo_lib.latents import PCA
+from uepo_lib.latents import PCA, Encode
 from uepo_lib.robots import Array
 from uepo_lib.stages import Study
 
@@ -44,24 +44,47 @@ def same_nearest(one: Tensor, other: Tensor) -> float:
     return float((nearest(one)[1] == nearest(other)[1]).float().mean())
 
 
+def with_change(codes: Tensor) -> Tensor:
+    """Codes beside their change since the frame before, what stands for a velocity, in units of its
+    own spread: (n, B, T, d) -> (n, B, T − 1, 2d)."""
+    change = codes.diff(dim=-2)
+    spread = change.flatten(0, -2).std(dim=0).clamp(min=1e-6)
+    return torch.cat([codes[..., 1:, :], change / spread], dim=-1)
+
+
+def truths(found: Filmed) -> dict[str, dict[str, Tensor]]:
+    """Distances (n, n, B) of the ways' "states", and of their observed "positions" alone."""
+    seen = found.seen()
+    place = seen.states[..., : _positions(found.study)]
+    return {
+        "states": executed.distances(seen, executed.state_floor(found.study, HORIZON)),
+        "positions": distances(place, own_floor(place)),
+    }
+
+
 def agreement(found: Filmed) -> Iterator[dict[str, Any]]:
-    """Rows representation, distance, truth ("div" or "rms" each), rho with low and high over
-    starts, nearest (share who agree on the nearest), chance (of that)."""
-    seen, study = found.seen(), found.study
-    truth = executed.distances(seen, executed.state_floor(study, HORIZON))
-    ways = {POSITIONS: seen.states[..., : _positions(study)]}
-    frames = found.frames.value["still"]
-    for name, encode in found.encoders().items():
-        ways[name] = encode(frames)
-    for name, sequences in ways.items():
-        for distance, values in distances(sequences, own_floor(sequences)).items():
-            for measure_, reached in truth.items():
-                rho = executed.rank_correlation(values, reached)
-                yield {
-                    "representation": name, "distance": distance, "truth": measure_,
-                    "rho": rho.mean, "low": rho.low, "high": rho.high,
-                    "nearest": same_nearest(values, reached), "chance": 1 / (len(values) - 1),
-                }  # fmt: skip
+    """Rows representation, frames (1, or 2: :func:`with_change`), distance, of ("states" or
+    "positions"), truth ("div" or "rms" of these), rho with low and high over starts, nearest
+    (share who agree on the nearest), chance (of that)."""
+    true, still = truths(found), found.frames.value["still"]
+    place = found.seen().states[..., : _positions(found.study)]
+    encoders: dict[str, Encode | None] = {POSITIONS: None, **found.encoders()}
+    for name, encode in encoders.items():
+        one = encode(still) if encode else place
+        for frames, sequences in ((1, one), (2, with_change(one))):
+            for distance, values in distances(sequences, own_floor(sequences)).items():
+                about = {"representation": name, "frames": frames, "distance": distance}
+                for of in ("states",) if not encode else tuple(true):
+                    for kind, reached in true[of].items():
+                        yield {**about, "of": of, "truth": kind, **_compared(values, reached)}
+
+
+def _compared(values: Tensor, reached: Tensor) -> dict[str, float]:
+    rho = executed.rank_correlation(values, reached)
+    return {
+        "rho": rho.mean, "low": rho.low, "high": rho.high,
+        "nearest": same_nearest(values, reached), "chance": 1 / (len(values) - 1),
+    }  # fmt: skip
 
 
 def _positions(study: Study) -> int:

@@ -60,28 +60,37 @@ def film_figure(found: Filmed) -> Figure:
 
 @plotting.figure("15_agreement")
 def draw_agreement(table: pd.DataFrame) -> Figure:
-    """Columns seed, representation, distance, truth, rho, low, high, nearest, chance: each
-    distance against the states' same one, a dot a seed with its interval over starts."""
-    figure, panels = plotting.panels(3, 3.3, 3.1)
+    """Columns seed, representation, frames, distance, of, truth, rho, low, high, nearest, chance:
+    each distance with the same one of states (above) and positions (below), a dot a seed with its
+    interval over starts, hollow where the change since the frame before is added."""
+    figure, grid = plotting.plt.subplots(2, 3, figsize=(10.5, 5.8))
     same = table[table["distance"] == table["truth"]]
-    for axes, (distance, title) in zip(panels, DISTANCES.items(), strict=False):
-        _dots(axes, same[same["distance"] == distance], "rho", ("low", "high"))
-        axes.axhline(AGREES, color="0.4", linestyle=":", linewidth=1)
-        axes.set(title=f"{title}: rank correlation, ρ")
-        axes.set_ylim(top=1.05)
-    _dots(panels[2], same[same["distance"] == "div"], "nearest")
-    panels[2].axhline(float(table["chance"].iloc[0]), color="0.4", linestyle="--", linewidth=1)
-    panels[2].set(title="div: same nearest (dashed: chance)", ylim=(0, 1.05))
+    for row, of in zip(grid, ("states", "positions"), strict=True):
+        part = same[same["of"] == of]
+        for axes, (distance, title) in zip(row[:2], DISTANCES.items(), strict=True):
+            _dots(axes, part[part["distance"] == distance], "rho", ("low", "high"))
+            axes.axhline(0, color="0.6", linewidth=0.8)
+            axes.set(title=f"{title}, of {of}", ylim=(-0.2, 1.05))
+            if of == "states":
+                axes.axhline(AGREES, color="0.4", linestyle=":", linewidth=1)
+        row[0].set_ylabel("rank correlation over pairs, ρ")
+        _dots(row[2], part[part["distance"] == "div"], "nearest")
+        row[2].axhline(float(table["chance"].iloc[0]), color="0.4", linestyle="--", linewidth=1)
+        row[2].set(title=f"div, of {of}", ylim=(0, 1.05), ylabel="same nearest (dashed: chance)")
     return figure
 
 
 def _dots(axes: Axes, table: pd.DataFrame, value: str, bounds: tuple[str, ...] = ()) -> None:
     names = [name for name in COLOURS if name in set(table["representation"])]
     for place, name in enumerate(names):
-        part = table[table["representation"] == name]
-        x = place + 0.12 * (np.arange(len(part)) - (len(part) - 1) / 2)
-        error = [(part[value] - part[b]).abs() for b in bounds] or None
-        axes.errorbar(x, part[value], error, fmt="o", color=COLOURS[name], markersize=4)
+        for frames, side in ((1, -0.2), (2, 0.2)):
+            part = table[(table["representation"] == name) & (table["frames"] == frames)]
+            x = place + side + 0.1 * (np.arange(len(part)) - (len(part) - 1) / 2)
+            error = [(part[value] - part[b]).abs() for b in bounds] or None
+            axes.errorbar(
+                x, part[value], error, fmt="o", color=COLOURS[name], markersize=4, linewidth=1,
+                markerfacecolor=COLOURS[name] if frames == 1 else "white",
+            )  # fmt: skip
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names], size=7)
 
 
@@ -109,6 +118,7 @@ def draw_cameras(table: pd.DataFrame) -> Figure:
         part = table[table["distance"] == distance]
         _by_motion(axes, part, list(part["motion"].unique()), "rho")
         axes.set(title=f"{title}: rank correlation, ρ")
+        axes.axhline(0, color="0.6", linewidth=0.8)
         axes.set_ylim(top=1.05)
     shaking = [m for m in table["motion"].unique() if m.startswith("shaking")]
     part = table[(table["distance"] == "div") & table["motion"].isin(shaking)]
