@@ -40,6 +40,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box
+from gymnasium.wrappers import RescaleAction
 from IPython.display import Markdown
 
 from uepo_lib import notebook, own, tasks
@@ -117,7 +118,7 @@ except UsageError as error:
     print(error)
 rescaled = own.robot(
     "InvertedPendulum-v5", random_return=5.0, expert_return=1000.0,
-    wrapper=lambda env: gymnasium.wrappers.RescaleAction(env, -1.0, 1.0),
+    wrapper=lambda env: RescaleAction(env, np.float32(-1), np.float32(1)),
 )  # fmt: skip
 assert rescaled.state_dim == 4
 
@@ -169,13 +170,13 @@ print(f"{len(study.dataset):,} steps in {len(study.dataset.bounds):,} episodes")
 
 # %%
 made, cloned = uepo(study), bc(study)
+_ = made.online_dynamics.run  # a product is computed when it is asked for; this needs all others
 subpolicies = study.sub_policies(made.model, 1.0)
 played = {
     "clone": cloned.clone, "clone, online": cloned.online, "sub-policies": subpolicies,
     "π*": made.selected, "π*, online": made.online,
 }  # fmt: skip
 runs = [product.run for product in played.values()]
-made.online_dynamics.run.id
 
 # %%
 policies = {name: played[name].value for name in ("clone", "sub-policies", "π*", "π*, online")}

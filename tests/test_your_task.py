@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers import RescaleAction
 from tiny_study import settle
 
 from uepo_lib import health, loading, own, tasks
@@ -67,7 +68,7 @@ def test_sizes_are_read_from_the_environment() -> None:
     assert made.normalised(1.5) == 50.0
     pendulum = own.robot(
         "InvertedPendulum-v5", random_return=5.0, expert_return=1000.0,
-        wrapper=lambda env: gymnasium.wrappers.RescaleAction(env, -1.0, 1.0),
+        wrapper=lambda env: RescaleAction(env, np.float32(-1), np.float32(1)),
     )  # fmt: skip
     assert not isinstance(pendulum, PlainRobot)
     assert (pendulum.state_dim, pendulum.action_dim, pendulum.step_seconds) == (4, 1, 0.04)

@@ -136,7 +136,7 @@ def _check_actions(space: gymnasium.Space[Any]) -> None:
     if not (np.all(space.low == -1) and np.all(space.high == 1)):
         raise UsageError(
             f"action space {space}: must be [-1, 1]; pass wrapper=lambda env: "
-            "gymnasium.wrappers.RescaleAction(env, -1.0, 1.0) and collect through it"
+            "RescaleAction(env, np.float32(-1), np.float32(1)) and collect through it"
         )
 
 
