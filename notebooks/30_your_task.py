@@ -185,7 +185,7 @@ here.draw("30_paths", paths, runs, task=task.name)
 
 # %%
 episodes = here.budget.curve_episodes
-returns = {name: study.evaluate(p, episodes) for name, p in played.items() if "online" not in name}
+returns = {name: study.evaluate(product, episodes) for name, product in played.items()}
 scores = views.scores_table(study, {name: product.value for name, product in returns.items()})
 here.draw("30_scores", scores, [p.run for p in returns.values()], task=task.name)
 

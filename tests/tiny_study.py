@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from uepo_lib import ppo, profiles
-from uepo_lib.experiments import epsilon, latency, offline_to_online
+from uepo_lib.experiments import epsilon, filming, latency, offline_to_online
+from uepo_lib.latents import AutoencoderConfig
 from uepo_lib.methods.uepo import uepo
 from uepo_lib.stages import Study
 
@@ -49,12 +50,15 @@ TINY_GRID = epsilon.EpsilonGrid(
 )
 TINY_LATENCY = latency.LatencyGrid((1,), (1, 2), decisions=2, warm_up=1, delays=(0, 1), episodes=1)
 
+TINY_FILM = filming.PixelGrid(2, 2, 20, (1.0,), AutoencoderConfig(2, (2, 2, 2), num_updates=2))
+
 
 def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
     """The profile "tiny", and folders of the test's own, whatever the environment says."""
     patch.setitem(profiles.PROFILES, "tiny", TINY)
     patch.setitem(epsilon.GRIDS, "tiny", TINY_GRID)
     patch.setitem(latency.GRIDS, "tiny", TINY_LATENCY)
+    patch.setitem(filming.GRIDS, "tiny", TINY_FILM)
     # what E3 compares is computed by its own tests
     patch.setitem(offline_to_online.COMPARISONS, "tiny", offline_to_online.Comparison(()))
     patch.setenv("UEPO_RESULTS", str(results))

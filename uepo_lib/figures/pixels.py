@@ -51,9 +51,11 @@ def film_figure(found: Filmed) -> Figure:
     }
     grey = torch.cat([frames[steps].round().to(torch.uint8) for frames in rows.values()])
     pictures = Frames(np.repeat(grey.numpy()[..., None], 3, axis=-1), pixels.renderer())
-    labels = [name if i == 0 else "" for name in rows for i in range(SHOWN_FRAMES)]
-    figure, (axes,) = plotting.panels(1, 5.0, 3.5)
-    film_strip(axes, pictures, labels, SHOWN_FRAMES)
+    figure, (axes,) = plotting.panels(1, 6.0, 3.4)
+    film_strip(axes, pictures, (), SHOWN_FRAMES)
+    middles = (np.arange(len(rows)) + 0.5) / len(rows)
+    for name, middle in zip(rows, 1 - middles, strict=True):
+        axes.text(-0.01, middle, name, transform=axes.transAxes, ha="right", va="center", size=8)
     plotting.plt.close(figure)
     return figure
 
