@@ -18,6 +18,7 @@ from uepo_lib.evaluation import AMQConfig
 from uepo_lib.experiments import (
     data_need,
     epsilon,
+    filming,
     latency,
     model_selection,
     offline_to_online,
@@ -25,6 +26,7 @@ from uepo_lib.experiments import (
     seed_sets,
     tradeoffs,
 )
+from uepo_lib.latents import AutoencoderConfig
 from uepo_lib.methods.uepo import uepo
 from uepo_lib.mixture_density import MixtureConfig
 from uepo_lib.stages import Study
@@ -72,6 +74,8 @@ TINY_SEEDS = seed_sets.SeedGrid(
 TINY_DIALS = tradeoffs.DialGrid((0.5, 1.6), (1.0, 2.0), episodes=1, starts=2, horizon=4)
 TINY_DATA = data_need.DataGrid((0.5, 1.0), 3, 3, 3, 3, 1)
 
+TINY_FILM = filming.PixelGrid(2, 2, 20, (1.0,), AutoencoderConfig(2, (2, 2, 2), num_updates=2))
+
 
 def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
     """The profile "tiny", and folders of the test's own, whatever the environment says."""
@@ -83,6 +87,7 @@ def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
     patch.setitem(seed_sets.GRIDS, "tiny", TINY_SEEDS)
     patch.setitem(tradeoffs.GRIDS, "tiny", TINY_DIALS)
     patch.setitem(data_need.GRIDS, "tiny", TINY_DATA)
+    patch.setitem(filming.GRIDS, "tiny", TINY_FILM)
     # what E3 compares is computed by its own tests
     patch.setitem(offline_to_online.COMPARISONS, "tiny", offline_to_online.Comparison(()))
     patch.setenv("UEPO_RESULTS", str(results))

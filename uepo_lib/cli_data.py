@@ -11,7 +11,7 @@ from uepo_lib import loading, profiles, tasks
 from uepo_lib.datasets import Dataset
 from uepo_lib.errors import UsageError
 
-SOURCES = {"local": "collected here", "remote": "Minari", "imported": "D4RL's file"}
+SOURCES = {"local": "collected here", "remote": "Minari", "imported": "D4RL's file", "own": "yours"}
 
 
 def add_commands(add: Any, with_profile: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from uepo_lib import guided_sets, judging
+from uepo_lib import pixels as camera
 from uepo_lib.errors import unknown
 from uepo_lib.experiments import (
     data_need,
@@ -15,6 +16,7 @@ from uepo_lib.experiments import (
     model_selection,
     multi_seed,
     offline_to_online,
+    pixels,
     ratios,
     seed_sets,
     tradeoffs,
@@ -137,6 +139,12 @@ def _rival(study: Study) -> None:
     _ = beside.diffusion_policy().run, beside.clone().run
 
 
+def _pixels(study: Study) -> None:
+    """E6: the ways of sub-policies, filmed (15); nothing where no frames can be drawn."""
+    if camera.missing() is None:
+        _ = pixels.measure(study).run
+
+
 def _dials(study: Study) -> None:
     """E7: every dial of the guidance for one seed (16)."""
     tradeoffs.compute(study)
@@ -164,6 +172,7 @@ MORE = {
     "sensitivity": _sensitivity,
     "seeds": _seeds,
     "rival": _rival,
+    "pixels": _pixels,
     "dials": _dials,
     "data need": _data_need,
 }

@@ -48,7 +48,7 @@ def root(profile: str) -> Path:
 
 def home(task: Task, profile: str) -> Path:
     """Where ``task``'s dataset lies: one collected here depends on the profile's size."""
-    return root(profile if task.source == "local" else "remote")
+    return root(profile if task.source in ("local", "own") else "remote")
 
 
 def load(task: Task, folder: Path) -> Dataset:
@@ -64,6 +64,7 @@ def load(task: Task, folder: Path) -> Dataset:
             "local": "collect it with `make data`",
             "remote": f"download it with `make data SOURCE=minari TASK={base}`",
             "imported": f"import it with `uepo data import-d4rl FILE --task {base}`",
+            "own": "collect it with `own.collect` or minari.DataCollector",
         }
         raise UsageError(
             f"dataset {task.dataset_id!r} is not in {folder}: {how[task.source]}, "

@@ -12,6 +12,7 @@ from uepo_lib.errors import unknown
 from uepo_lib.experiments import (
     data_need,
     epsilon,
+    filming,
     latency,
     offline_to_online,
     seed_sets,
@@ -122,9 +123,12 @@ EXPERIMENTS = {
         "12", offline_to_online.data_of, _each_seed("comparison", _compared)
     ),
     "latency": Experiment("13", _of(latency.TASK), _each_seed("delay", _of(latency.TASK))),
+    "pixels": Experiment("15", _of(filming.TASK), _each_seed("pixels", _of(filming.TASK))),
     "tradeoffs": Experiment("16", _of(tradeoffs.TASK), _dial_jobs),
 }
-LONGEST_FIRST = ("offline_to_online", "multi_seed", "epsilon_sensitivity", "tradeoffs")
+LONGEST_FIRST = (
+    "offline_to_online", "multi_seed", "epsilon_sensitivity", "tradeoffs", "pixels",
+)  # fmt: skip
 """The experiments that need nothing of each other, in the order in which they begin."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from uepo_lib.errors import UsageError, unknown
+from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.hand import DOOR, HAMMER, PEN, RELOCATE
 from uepo_lib.kitchen import REMOTE_DATASETS as KITCHEN_DATASETS
 from uepo_lib.kitchen import ROBOTS as KITCHEN_ROBOTS
@@ -18,7 +18,7 @@ from uepo_lib.locomotion import HALFCHEETAH, HOPPER, WALKER2D
 from uepo_lib.maze import MAZE
 from uepo_lib.robots import Robot
 
-Source = Literal["local", "remote", "imported"]
+Source = Literal["local", "remote", "imported", "own"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,24 @@ def get(name: str) -> Task:
             raise UsageError(f"task={name!r} is not collected here; there is {', '.join(others)}")
         raise unknown("task", name, TASKS if "@" in name else LOCAL)
     return TASKS[name]
+
+
+def register(task: Task) -> Task:
+    """Let :func:`get`, and so ``Study``, find a task of your own, in this process; see ``own.py``.
+
+    Registering the name again replaces it. Raises ``UsageError`` if ``task`` is not marked as
+    "own", or if its name or its robot's belongs to this project.
+    """
+    check(task.source == "own", "source", task.source, "'own'")
+    valid = bool(task.name) and "@" not in task.name
+    check(valid, "name", task.name, "a name without @, which stands before a source")
+    known = TASKS.get(task.name)
+    ours = known is not None and known.source != "own"
+    check(not ours, "name", task.name, "another: this project has a task of that name")
+    theirs = task.robot.name in ROBOTS and task.robot is not ROBOTS[task.robot.name]
+    check(not theirs, "robot.name", task.robot.name, "another: this project has such a robot")
+    TASKS[task.name] = task
+    return task
 
 
 def from_source(name: str, source: str) -> Task:

@@ -1,0 +1,162 @@
+"""A task of one's own: what is read from the environment, what is refused, and that it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.wrappers import RescaleAction
+from tiny_study import settle
+
+from uepo_lib import health, loading, own, tasks
+from uepo_lib.environments import ChunkedEnvs
+from uepo_lib.errors import UsageError
+from uepo_lib.locomotion import HOPPER
+from uepo_lib.own import PlainRobot
+from uepo_lib.stages import Study
+from uepo_lib.tasks import Task
+
+WALKS = {
+    "Walk-v0": {}, "Unlimited-v0": {"max_episode_steps": None}, "Wide-v0": {"limit": 2.0},
+    "Forgetful-v0": {"entry_point": "own_environment:Forgetful"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered() -> Iterator[None]:
+    for env_id, changes in WALKS.items():
+        chosen: dict[str, Any] = {
+            "entry_point": "own_environment:Walk", "max_episode_steps": 20, **changes
+        }  # fmt: skip
+        limit = chosen.pop("limit", 1.0)
+        gymnasium.register(env_id, kwargs={"limit": limit}, **chosen)
+    yield
+    for env_id in WALKS:
+        del gymnasium.registry[env_id]
+
+
+def arrived(states: torch.Tensor) -> torch.Tensor:
+    return states[..., 0] >= 3
+
+
+def walk(**changes: Any) -> Any:
+    given = {"random_return": 0.0, "expert_return": 3.0, "terminated": arrived, **changes}
+    return own.robot(given.pop("env_id", "Walk-v0"), **given)
+
+
+def act(observation: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    return np.array([0.3 + 0.2 * generator.standard_normal()])
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Task]:
+    settle(monkeypatch, tmp_path / "results", tmp_path / "data")
+    yield tasks.register(Task("walk-noisy", walk(), "test/walk/noisy-v0", "a walk", "own"))
+    tasks.TASKS.pop("walk-noisy", None)
+
+
+def test_sizes_are_read_from_the_environment() -> None:
+    made = walk()
+    assert (made.state_dim, made.action_dim, made.max_episode_steps) == (2, 1, 20)
+    assert (made.name, made.step_seconds) == ("walk", 0.05)
+    assert made.normalised(1.5) == 50.0
+    pendulum = own.robot(
+        "InvertedPendulum-v5", random_return=5.0, expert_return=1000.0,
+        wrapper=lambda env: RescaleAction(env, np.float32(-1), np.float32(1)),
+    )  # fmt: skip
+    assert not isinstance(pendulum, PlainRobot)
+    assert (pendulum.state_dim, pendulum.action_dim, pendulum.step_seconds) == (4, 1, 0.04)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env_id": "Nowhere-v0"}, "Nowhere-v0.*not registered"),
+        ({"expert_return": 0.0}, "expert_return=0.0"),
+        ({"env_id": "Unlimited-v0"}, "max_episode_steps=None"),
+        ({"env_id": "Wide-v0"}, "RescaleAction"),
+        ({"env_id": "Forgetful-v0"}, "set_state"),
+        ({"env_options": {"size": 0}}, "vector"),
+        ({"wrapper": lambda env: gymnasium.wrappers.ReshapeObservation(env, (2, 1))}, "vector"),
+    ],
+)
+def test_an_environment_that_does_not_fit_is_refused(changes: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        walk(**changes)
+
+
+def test_a_robot_without_mujoco_goes_back_to_where_it_was() -> None:
+    envs = ChunkedEnvs(walk(), [0, 1])
+    envs.step(torch.full((2, 2, 1), 0.5))
+    kept = envs.state_dict()
+    expected, _ = envs.step(torch.full((2, 1, 1), 0.25))
+    again = ChunkedEnvs(walk(), [5, 6])
+    again.load_state_dict(kept)
+    found, _ = again.step(torch.full((2, 1, 1), 0.25))
+    assert torch.equal(found.windows, expected.windows)
+
+
+def test_registration_replaces_ones_own_and_nothing_else(task: Task) -> None:
+    assert tasks.get("walk-noisy") is task
+    newer = replace(task, description="again")
+    assert tasks.get(tasks.register(newer).name) is newer
+    for changes, message in (
+        ({"name": "hopper-medium"}, "name='hopper-medium'"),
+        ({"name": "walk@minari"}, "without @"),
+        ({"source": "local"}, "source='local'"),
+        ({"robot": replace(HOPPER, max_episode_steps=5)}, "robot.name='hopper'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            tasks.register(replace(task, **changes))
+    assert tasks.get("hopper-medium").robot is HOPPER
+    assert "walk-noisy" not in tasks.LOCAL  # which `make data` collects
+
+
+def test_a_dataset_that_is_missing_or_does_not_fit_is_named(task: Task) -> None:
+    with pytest.raises(UsageError, match=r"own\.collect"):
+        Study("walk-noisy", 0, "tiny").dataset  # noqa: B018
+    own.collect(task, "tiny", act, 200)
+    wrong = replace(task, robot=replace(task.robot, state_dim=3))
+    with pytest.raises(UsageError, match="states of shape"):
+        loading.load(wrong, loading.home(wrong, "tiny"))
+
+
+def test_collected_episodes_are_whole_and_kept(task: Task) -> None:
+    place = own.collect(task, "tiny", act, 200)
+    data = loading.load(task, loading.home(task, "tiny"))
+    assert 200 <= len(data) < 220
+    ends = data.bounds[:, 1] - 1
+    lengths = data.bounds[:, 1] - data.bounds[:, 0]
+    assert (data.terminated[ends] | (lengths == 20)).all()
+    own.verify(data)
+    before = (place / "data" / "main_data.hdf5").stat().st_mtime_ns
+    own.collect(task, "tiny", act, 5_000)
+    assert (place / "data" / "main_data.hdf5").stat().st_mtime_ns == before
+    never = replace(data, task=replace(task, robot=walk(terminated=own.never)))
+    count = int(data.terminated.sum())
+    with pytest.raises(UsageError, match=f"in {count} of {len(data)}"):
+        own.verify(never)
+
+
+def test_returns_to_go_are_the_discounted_sums(task: Task) -> None:
+    own.collect(task, "tiny", act, 60)
+    data = loading.load(task, loading.home(task, "tiny"))
+    found = health.returns_to_go(data, 0.9)
+    begin, end = data.bounds[1].tolist()
+    powers = 0.9 ** torch.arange(end - begin, dtype=torch.float64)
+    assert float(found[begin]) == pytest.approx(float((powers * data.rewards[begin:end]).sum()))
+    assert float(found[end - 1]) == float(data.rewards[end - 1])
+
+
+def test_a_clone_of_ones_own_data_walks(task: Task) -> None:
+    own.collect(task, "tiny", act, 400)
+    study = Study("walk-noisy", 0, "tiny", {"clone": {"num_updates": 300, "learning_rate": 3e-3}},
+                  progress=False)  # fmt: skip
+    seen = study.evaluate(study.clone(), 3).value
+    assert study.task.robot.normalised(float(seen.returns.mean())) > 80

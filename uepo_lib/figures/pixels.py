@@ -1,0 +1,142 @@
+"""E6 as pictures: a film, agreement with the states, what can be read off, moving cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from uepo_lib import pixels, plotting
+from uepo_lib.experiments.filming import (
+    COMPONENTS,
+    HORIZON,
+    LATENT,
+    PIXELS,
+    POSITIONS,
+    RANDOM,
+    Filmed,
+    photographed,
+)
+from uepo_lib.experiments.pixels import AGREES
+from uepo_lib.experiments.pixels_measures import reconstructions
+from uepo_lib.rendering import Frames, film_strip
+
+COLOURS = {
+    POSITIONS: plotting.COLOURS["data"],
+    LATENT: plotting.COLOURS["UEPO"],
+    RANDOM: plotting.COLOURS["control"],
+    COMPONENTS: plotting.COLOURS["model"],
+    PIXELS: plotting.COLOURS["highlight"],
+}
+DISTANCES = {"rms": "RMS distance", "div": "div"}
+SHOWN_FRAMES = 6
+
+
+def film_figure(found: Filmed) -> Figure:
+    """One way as filmed, as the autoencoder and PCA draw it again, and by a shaking camera."""
+    steps = np.linspace(0, HORIZON, SHOWN_FRAMES).round().astype(int)
+    drawn = reconstructions(found)
+    size = max(found.grid.shakes)
+    wide = photographed(found.study, found.seen(1), pixels.WIDE)[0, 0]
+    shaken = pixels.shake((len(wide),), size, torch.Generator().manual_seed(0))
+    rows = {
+        "filmed": found.frames.value["still"][0, 0],
+        LATENT: drawn[LATENT][0, 0],
+        COMPONENTS: drawn[COMPONENTS][0, 0],
+        f"shaking {size:g} px": pixels.look(wide, shaken),
+    }
+    grey = torch.cat([frames[steps].round().to(torch.uint8) for frames in rows.values()])
+    pictures = Frames(np.repeat(grey.numpy()[..., None], 3, axis=-1), pixels.renderer())
+    figure, (axes,) = plotting.panels(1, 6.0, 3.4)
+    film_strip(axes, pictures, (), SHOWN_FRAMES)
+    middles = (np.arange(len(rows)) + 0.5) / len(rows)
+    for name, middle in zip(rows, 1 - middles, strict=True):
+        axes.text(-0.01, middle, name, transform=axes.transAxes, ha="right", va="center", size=8)
+    plotting.plt.close(figure)
+    return figure
+
+
+@plotting.figure("15_agreement")
+def draw_agreement(table: pd.DataFrame) -> Figure:
+    """Columns seed, representation, frames, distance, of, truth, rho, low, high, nearest, chance:
+    each distance with the same one of states (above) and positions (below), a dot a seed with its
+    interval over starts, hollow where the change since the frame before is added."""
+    figure, grid = plotting.plt.subplots(2, 3, figsize=(10.5, 5.8))
+    same = table[table["distance"] == table["truth"]]
+    for row, of in zip(grid, ("states", "positions"), strict=True):
+        part = same[same["of"] == of]
+        for axes, (distance, title) in zip(row[:2], DISTANCES.items(), strict=True):
+            _dots(axes, part[part["distance"] == distance], "rho", ("low", "high"))
+            axes.axhline(0, color="0.6", linewidth=0.8)
+            axes.set(title=f"{title}, of {of}", ylim=(-0.2, 1.05))
+            if of == "states":
+                axes.axhline(AGREES, color="0.4", linestyle=":", linewidth=1)
+        row[0].set_ylabel("rank correlation over pairs, ρ")
+        _dots(row[2], part[part["distance"] == "div"], "nearest")
+        row[2].axhline(float(table["chance"].iloc[0]), color="0.4", linestyle="--", linewidth=1)
+        row[2].set(title=f"div, of {of}", ylim=(0, 1.05), ylabel="same nearest (dashed: chance)")
+    return figure
+
+
+def _dots(axes: Axes, table: pd.DataFrame, value: str, bounds: tuple[str, ...] = ()) -> None:
+    names = [name for name in COLOURS if name in set(table["representation"])]
+    for place, name in enumerate(names):
+        for frames, side in ((1, -0.2), (2, 0.2)):
+            part = table[(table["representation"] == name) & (table["frames"] == frames)]
+            x = place + side + 0.1 * (np.arange(len(part)) - (len(part) - 1) / 2)
+            error = [(part[value] - part[b]).abs() for b in bounds] or None
+            axes.errorbar(
+                x, part[value], error, fmt="o", color=COLOURS[name], markersize=4, linewidth=1,
+                markerfacecolor=COLOURS[name] if frames == 1 else "white",
+            )  # fmt: skip
+    axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names], size=7)
+
+
+@plotting.figure("15_probes")
+def draw_probes(table: pd.DataFrame) -> Figure:
+    """Columns seed, representation, frames, positions, velocities: mean R², a line a seed."""
+    figure, panels = plotting.panels(2, 3.3, 2.9)
+    for axes, target in zip(panels, ("positions", "velocities"), strict=True):
+        for name in (LATENT, RANDOM, COMPONENTS):
+            part = table[table["representation"] == name]
+            plotting.seed_lines(axes, part, "frames", target, COLOURS[name], name)
+        axes.set(title=f"joint {target}", xlabel="frames seen", xticks=(1, 2), xlim=(0.8, 2.2))
+        axes.axhline(0, color="0.6", linewidth=0.8)
+    panels[0].set_ylabel("R² of a linear map")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+@plotting.figure("15_cameras")
+def draw_cameras(table: pd.DataFrame) -> Figure:
+    """Columns seed, representation, motion, distance, ratio, rho, floor: ρ by motion, a panel a
+    distance, then the noise floor of shaking cameras."""
+    figure, panels = plotting.panels(3, 3.5, 3.4)
+    for axes, (distance, title) in zip(panels, DISTANCES.items(), strict=False):
+        part = table[table["distance"] == distance]
+        _by_motion(axes, part, list(part["motion"].unique()), "rho")
+        axes.set(title=f"{title}: rank correlation, ρ")
+        axes.axhline(0, color="0.6", linewidth=0.8)
+        axes.set_ylim(top=1.05)
+    shaking = [m for m in table["motion"].unique() if m.startswith("shaking")]
+    part = table[(table["distance"] == "div") & table["motion"].isin(shaking)]
+    _by_motion(panels[2], part, shaking, "floor")
+    panels[2].axhline(1, color="0.4", linestyle=":", linewidth=1)
+    panels[2].set(title="div of equal ways / of different ones", yscale="log")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def _by_motion(axes: Axes, table: pd.DataFrame, motions: Sequence[str], value: str) -> None:
+    names = [name for name in COLOURS if name in set(table["representation"])]
+    for k, name in enumerate(names):
+        part = table[table["representation"] == name]
+        places = part["motion"].map({m: i for i, m in enumerate(motions)})
+        x = places + 0.17 * (k - (len(names) - 1) / 2)
+        axes.scatter(x, part[value], color=COLOURS[name], s=12, label=name)
+    axes.set_xticks(range(len(motions)), motions, rotation=35, ha="right", size=7)
+    axes.set_xlim(-0.6, len(motions) - 0.4)

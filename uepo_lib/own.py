@@ -1,0 +1,199 @@
+"""Bring your own: a Gymnasium environment and a Minari dataset become a task of this library.
+
+    robot = own.robot("MyEnv-v0", random_return=0.0, expert_return=100.0, terminated=rule)
+    tasks.register(Task("mine", robot, "me/mine/noisy-v0", "what it is", "own"))
+    Study("mine", seed=0)
+
+An environment needs a vector observation and actions in [-1, 1]. Without MuJoCo it also needs
+``get_state()`` and ``set_state(values)``, by which interrupted online runs are resumed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from uepo_lib import loading
+from uepo_lib.datasets import Dataset
+from uepo_lib.errors import UsageError, check
+from uepo_lib.locomotion import never
+from uepo_lib.robots import Array, Env, Robot
+from uepo_lib.storage import Trajectory, write_dataset
+from uepo_lib.tasks import Task
+
+
+class PlainRobot(Robot):
+    """A robot without MuJoCo, whose environment says itself where it is and goes there."""
+
+    def simulator_state(self, env: Env) -> Array:
+        base: Any = env.unwrapped
+        return np.asarray(base.get_state(), dtype=np.float64)
+
+    def restore(self, env: Env, state: Array) -> None:
+        base: Any = env.unwrapped
+        base.set_state(state)
+
+    def logged_state(self, env: Env) -> Array:
+        return self.simulator_state(env)
+
+    def restore_logged(self, env: Env, state: Array) -> None:
+        self.restore(env, state)
+
+
+def robot(
+    env_id: str,
+    *,
+    random_return: float,
+    expert_return: float,
+    terminated: Callable[[Tensor], Tensor] = never,
+    name: str | None = None,
+    max_episode_steps: int | None = None,
+    package: str | None = None,
+    env_options: Mapping[str, Any] | None = None,
+    wrapper: Callable[[Env], Env] = lambda env: env,
+) -> Robot:
+    """A :class:`Robot` for the environment ``env_id``, its sizes read from it.
+
+    Args:
+        env_id: as registered with Gymnasium.
+        random_return: the undiscounted return that scores 0.
+        expert_return: the one that scores 100.
+        terminated: raw states (..., S) that a step reached -> bool (...): did it end the episode?
+            T̂ needs it, as imagined episodes have no environment to ask. By default nothing does.
+        name: by default ``env_id`` in lower case, without its version.
+        max_episode_steps: by default the registered one.
+        package: what registers ``env_id`` when it is imported.
+        env_options: for ``gymnasium.make``.
+        wrapper: put around every copy, to flatten observations or rescale actions.
+
+    Raises:
+        UsageError: no such environment, no vector observation, actions not in [-1, 1], no time
+            limit, references that do not differ, or a state that cannot be kept.
+    """
+    if package is None and env_id not in gymnasium.registry:
+        raise UsageError(
+            f"env_id={env_id!r}: not registered with Gymnasium; register it, or give the package "
+            "that does"
+        )
+    check(expert_return > random_return, "expert_return", expert_return, "above random_return")
+    sizes: dict[str, Any] = {
+        "state_dim": 1,
+        "action_dim": 1,
+        "max_episode_steps": 1,
+        "step_seconds": 1.0,
+    }
+    label = name or re.sub(r"-v\d+$", "", env_id).rpartition("/")[2].lower()
+    common: dict[str, Any] = {
+        "name": label, "env_id": env_id, "random_return": random_return,
+        "expert_return": expert_return, "terminated": terminated,
+        "package": package, "env_options": env_options or {}, "wrapper": wrapper,
+    }  # fmt: skip
+    env = Robot(**common, **sizes).make()
+    try:
+        kind, base = _kind(env), env.unwrapped
+        sizes["state_dim"] = _vector(env.observation_space, "observation")
+        sizes["action_dim"] = _vector(env.action_space, "action")
+        _check_actions(env.action_space)
+        steps = max_episode_steps or gymnasium.spec(env_id).max_episode_steps
+        check(steps is not None and steps > 0, "max_episode_steps", steps, "a positive integer")
+        sizes["max_episode_steps"] = steps
+        rate = base.metadata.get("render_fps")
+        sizes["step_seconds"] = float(getattr(base, "dt", 1 / rate if rate else 1.0))
+    finally:
+        env.close()
+    return kind(**common, **sizes)
+
+
+def _kind(env: Env) -> type[Robot]:
+    base: Any = env.unwrapped
+    if isinstance(getattr(base, "model", None), mujoco.MjModel):
+        return Robot
+    for method in ("get_state", "set_state"):
+        if not callable(getattr(base, method, None)):
+            raise UsageError(
+                f"{type(base).__name__}: is no MuJoCo environment and has no {method}(); a run "
+                "could not be resumed"
+            )
+    return PlainRobot
+
+
+def _vector(space: gymnasium.Space[Any], what: str) -> int:
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1 or not space.shape[0]:
+        raise UsageError(f"{what} space {space}: must be a vector; wrapper= can flatten it")
+    return int(space.shape[0])
+
+
+def _check_actions(space: gymnasium.Space[Any]) -> None:
+    assert isinstance(space, gymnasium.spaces.Box)
+    if not (np.all(space.low == -1) and np.all(space.high == 1)):
+        raise UsageError(
+            f"action space {space}: must be [-1, 1]; pass wrapper=lambda env: "
+            "RescaleAction(env, np.float32(-1), np.float32(1)) and collect through it"
+        )
+
+
+Act = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
+"""An observation and a generator -> an action in [-1, 1]."""
+
+
+def collect(task: Task, profile: str, act: Act, num_steps: int, seed: int = 0) -> Path:
+    """At least ``num_steps`` steps of ``act`` as ``task``'s Minari dataset, in whole episodes.
+
+    One that is there is kept. Returns where it lies. ``minari.DataCollector``, which needs Minari's
+    ``create`` extra, writes the same files.
+    """
+    check(num_steps > 0, "num_steps", num_steps, "a positive integer")
+    folder = loading.home(task, profile)
+    if (folder / task.dataset_id).exists():
+        return folder / task.dataset_id
+    folder.mkdir(parents=True, exist_ok=True)
+    env, generator = task.robot.make(), np.random.default_rng(seed)
+    episodes: list[Trajectory] = []
+    while sum(map(len, episodes)) < num_steps:
+        episodes.append(_play(task.robot, env, act, generator, seed + len(episodes)))
+    env.close()
+    recipe = {"seed": seed, "num_steps": num_steps, "env_id": task.robot.env_id}
+    return write_dataset(
+        task, episodes, folder, metadata={"recipe": recipe}, algorithm=getattr(act, "__name__", "?")
+    )
+
+
+def _play(
+    robot: Robot, env: Env, act: Act, generator: np.random.Generator, seed: int
+) -> Trajectory:
+    observations, actions, rewards = [env.reset(seed=seed)[0]], [], []
+    terminated = truncated = False
+    while not (terminated or truncated):
+        chosen = np.asarray(act(observations[-1], generator), dtype=np.float32)
+        actions.append(np.clip(chosen, -1.0, 1.0))
+        state, reward, terminated, truncated, _ = env.step(actions[-1])
+        observations.append(state)
+        rewards.append(float(reward))
+        truncated = truncated or len(actions) >= robot.max_episode_steps
+    columns = np.stack(observations), np.stack(actions), np.array(rewards)
+    return Trajectory(*columns, bool(terminated), not terminated)
+
+
+def verify(dataset: Dataset) -> None:
+    """Does the termination rule say of D's states what D says?
+
+    Raises ``UsageError`` with the number of steps where it does not. A rule that is wrong makes T̂
+    imagine episodes that go on after their end, or end early.
+    """
+    reached = dataset.normaliser.inverse(dataset.next_states)
+    said, logged = dataset.task.robot.terminated(reached), dataset.terminated
+    check(said.shape == logged.shape, "terminated", tuple(said.shape), f"{tuple(logged.shape)}")
+    wrong = said != logged
+    if wrong.any():
+        raise UsageError(
+            f"terminated: {dataset.task.robot.name}'s rule differs from {dataset.key.id} in "
+            f"{int(wrong.sum()):,} of {len(wrong):,} steps, the first: {int(wrong.int().argmax())}"
+        )
