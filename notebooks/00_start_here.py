@@ -89,7 +89,29 @@ here.draw("overview", overview_table(), task="the method", seeds=[])
 # - [07_online_finetuning](07_online_finetuning.ipynb): *What does interaction add?*
 #   Learning curves of UEPO and of behaviour cloning.
 #
-# In a hurry: 02, 03, 07. Each notebook opens on its own: what it needs is loaded if it was computed
+# The experiments, each with its expectation written before its result:
+#
+# - [10_multi_seed_ablation](10_multi_seed_ablation.ipynb): *Are n noise seeds n policies?*
+#   Returns, routes and distances of n seeds, beside n draws and n models.
+# - [11_epsilon_sensitivity](11_epsilon_sensitivity.ipynb): *Which ε, which ratio?*
+#   The error of T̂, what the filter throws away, what AM-Q makes of it.
+# - [12_offline_to_online](12_offline_to_online.ipynb): *Is UEPO better than Uni-O4, and why?*
+#   Every contender on the same budget, one component swapped at a time.
+# - [13_inference_latency](13_inference_latency.ipynb): *How fast can it decide?*
+#   Milliseconds, and the price of being late.
+# - [14_initial_model](14_initial_model.ipynb): *How good must the first T̂ be?*
+#   Few data, a wrong motor gain, and whether a bias feeds itself.
+# - [15_pixels](15_pixels.ipynb): *Does the divergence carry over to camera frames?*
+#   A latent's distances beside the true ones; a camera that moves.
+# - [16_tradeoffs](16_tradeoffs.ipynb): *How should the dials be set, and how much data is needed?*
+#   All dials on one page.
+# - [17_failure_signatures](17_failure_signatures.ipynb): *How does one notice a failure?*
+#   Four failures provoked, and a number that fires at each.
+#
+# And two pages to keep: [20_claims](20_claims.ipynb), *every claim of the paper beside what was
+# measured*, and [30_your_task](30_your_task.ipynb), *the method on an environment of your own*.
+#
+# In a hurry: 02, 03, 07, 20. Each notebook opens on its own: what it needs is loaded if it was computed
 # before, and computed otherwise. One printed line says which.
 #
 # ## How much is computed: profiles
