@@ -111,8 +111,8 @@ here.draw("overview", overview_table(), task="the method", seeds=[])
 # And two pages to keep: [20_claims](20_claims.ipynb), *every claim of the paper beside what was
 # measured*, and [30_your_task](30_your_task.ipynb), *the method on an environment of your own*.
 #
-# In a hurry: 02, 03, 07, 20. Each notebook opens on its own: what it needs is loaded if it was computed
-# before, and computed otherwise. One printed line says which.
+# In a hurry: 02, 03, 07, 20. Each notebook opens on its own: what it needs is loaded if it was
+# computed before, and computed otherwise. One printed line says which.
 #
 # ## How much is computed: profiles
 #
