@@ -109,6 +109,7 @@ def draw_members(table: pd.DataFrame) -> Figure:
                 )  # fmt: skip
                 axes.hlines(scores.mean(), x - 0.09, x + 0.09, color="0.2", linewidth=1.4)
         labels = [name.replace(", ", ",\n").replace(" noise", "\nnoise") for name in shown]
+        labels = [name.replace("n G", "n\nG").replace(" dens", "\ndens") for name in labels]
         axes.set_xticks(range(len(shown)), [label.replace("\n\n", "\n") for label in labels])
         axes.tick_params(axis="x", labelsize=7.5)
         axes.set(ylabel="normalised score", title=task)
