@@ -277,6 +277,9 @@ if found:
 #
 # - **A clean simulator.** One robot, one light, no background, nobody in the way, a sensor without
 #   noise: a real camera is harder in every respect.
+# - **These ways part by less than a pixel.** The data have one mode and the ways are short. Where
+#   behaviours differ by more than the camera's grain and shake, a picture will rank them better;
+#   telling small variations of one gait apart is what it cannot do.
 # - **The encoder knows these states.** It is trained on the data that the policies come from.
 # - **The pictures know something that the states leave out.** Hopper does not observe how far it
 #   has travelled; a standing camera does.

@@ -72,7 +72,7 @@ def draw_agreement(table: pd.DataFrame) -> Figure:
         for axes, (distance, title) in zip(row[:2], DISTANCES.items(), strict=True):
             _dots(axes, part[part["distance"] == distance], "rho", ("low", "high"))
             axes.axhline(0, color="0.6", linewidth=0.8)
-            axes.set(title=f"{title}, of {of}", ylim=(-0.2, 1.05))
+            axes.set(title=f"{title}, of {of}", ylim=(-0.35, 1.05))
             if of == "states":
                 axes.axhline(AGREES, color="0.4", linestyle=":", linewidth=1)
         row[0].set_ylabel("rank correlation over pairs, ρ")
