@@ -12,6 +12,7 @@ from uepo_lib.errors import unknown
 from uepo_lib.experiments import (
     discarded,
     epsilon,
+    initial_model,
     latency,
     model_selection,
     offline_to_online,
@@ -47,7 +48,8 @@ def prepare(profile: str, workers: int | None = None) -> None:
         + [(TASK, name, seeds[0]) for name in ONE_SEED]
         + EXPERIMENTS["latency"].jobs(profile),
         "comparisons": EXPERIMENTS["offline_to_online"].jobs(profile)
-        + EXPERIMENTS["epsilon_sensitivity"].jobs(profile),
+        + EXPERIMENTS["epsilon_sensitivity"].jobs(profile)
+        + EXPERIMENTS["initial_model"].jobs(profile),
         "alternatives": [
             (TASK, f"online {name}", seed)
             for name in TITLES
@@ -151,6 +153,11 @@ def _sensitivity(study: Study) -> None:
         _ = measure(study.seed, study.profile).run
 
 
+def _initial_model(study: Study) -> None:
+    """E5: T̂_init of every quality, and one with a wrong gain (14)."""
+    _ = initial_model.measure(study.seed, study.profile).run
+
+
 def _ranking(study: Study) -> None:
     """What likelihood ranks above what (02)."""
     _ = judging.rank_sequences(study, study.diffusion_policy()).run
@@ -212,6 +219,9 @@ EXPERIMENTS = {
         lambda _: (epsilon.TASK, epsilon.ELSEWHERE),
         _each_seed("sensitivity", lambda _: (TASK,)),
     ),
+    "initial_model": Experiment(
+        "14", lambda _: (TASK,), _each_seed("initial_model", lambda _: (TASK,))
+    ),
     "offline_to_online": Experiment(
         "12", offline_to_online.data_of, _each_seed("comparison", _compared)
     ),
@@ -222,7 +232,7 @@ def _do(task: str, name: str, seed: int, profile: str) -> None:
     study = Study(task, seed, profile, progress=False)
     more = {
         "ranking": _ranking, "comparison": _comparison, "delay": _delay,
-        "sensitivity": _sensitivity,
+        "sensitivity": _sensitivity, "initial_model": _initial_model,
     }  # fmt: skip
     {**MODELS, **METHODS, **ONE_SEED, **ALTERNATIVES, **more}[name](study)
 
