@@ -23,6 +23,12 @@ POINTS = 2.0
 LARGE = (2.0, 3.0)
 """The paper's |D_diff| / |D|."""
 
+FILLED = 0.9
+"""Of the wanted volume: with less a cell does not have the ratio that it is named by."""
+NOT_REACHED: dict[str, Any] = {
+    "mean": math.nan, "low": math.nan, "high": math.nan, "seeds": 0, "verdict": "not reached"
+}  # fmt: skip
+
 _TEST = ["data", "step"]
 
 
@@ -81,22 +87,27 @@ def _any(verdicts: list[str]) -> str:
     return "not supported" if set(verdicts) == {"not supported"} else "inconclusive"
 
 
+def reached(gained: pd.DataFrame) -> pd.DataFrame:
+    """The cells whose D_diff is (nearly) as large as was wanted: the others' ratio is a name."""
+    return gained[gained["volume"] >= FILLED * gained["wanted"]]
+
+
 def large_ratio(gained: pd.DataFrame) -> pd.DataFrame:
     """Do ratios of 2 to 3 help? Their mean gain against none, T̂_init's, and against ratios ≤ 1.
 
-    Columns source, data, step, against besides.
+    Columns source, filter ("ε" or "none"), data, step, against besides. Where the filter lets too
+    little pass for such a ratio the verdict is "not reached", as the cell is not in ``gained``.
     """
     kl = gained[gained["acceptance"] == "kl"]
-    large, small = kl["ratio"].between(*LARGE), kl["ratio"] <= 1
-    check(bool(large.any() and small.any()), "ratio", sorted(set(kl["ratio"])), "small and large")
-    rows = []
-    for names, part in kl.groupby(["source", *_TEST], sort=False):
-        above, below = (
-            part[chosen.loc[part.index]].groupby("seed")["gain"].mean() for chosen in (large, small)
-        )
-        named = dict(zip(["source", *_TEST], names, strict=True))
-        for against, effect in (("T̂_init", above), ("ratios up to 1", above - below)):
-            rows.append({**named, "against": against, **label(effect.tolist(), MARGIN)})
+    kl = kl.assign(filter=np.where(kl["epsilon"].isna(), "none", "ε"))
+    rows, keys = [], ["source", "filter", *_TEST]
+    for names, part in kl.groupby(keys, sort=False):
+        large, small = part[part["ratio"].between(*LARGE)], part[part["ratio"] <= 1]
+        above, below = (one.groupby("seed")["gain"].mean() for one in (large, small))
+        named = dict(zip(keys, names, strict=True))
+        for against, effect in (("T̂_init", above), ("ratios up to 1", (above - below).dropna())):
+            found = label(effect.tolist(), MARGIN) if len(effect) > 1 else NOT_REACHED
+            rows.append({**named, "against": against, **found})
     return pd.DataFrame(rows)
 
 
