@@ -35,10 +35,13 @@ def test_a_label_needs_seeds_size_and_certainty() -> None:
     assert verdict.label([0.05, 0.06, 0.04, 0.05, 0.05], 0.1)["verdict"] == "not supported"
     assert verdict.label([-1.0, 2.0, -2.0, 1.0, 0.5], 0.1)["verdict"] == "inconclusive"
     assert verdict.label([1.0, 1.1, 0.9, 1.0], 0.1)["verdict"] == "inconclusive"
+    assert verdict.label([], 0.1)["verdict"] == "not reached"
+    alone = verdict.label([3.0], 0.1)
+    assert alone["mean"] == 3 and math.isnan(alone["low"])
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(-5, 5), min_size=2, max_size=4), st.floats(0, 1))
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=4), st.floats(0, 1))
 def test_few_seeds_never_conclude(values: list[float], margin: float) -> None:
     assert verdict.label(values, margin)["verdict"] == "inconclusive"
 

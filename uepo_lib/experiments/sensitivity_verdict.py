@@ -25,9 +25,6 @@ LARGE = (2.0, 3.0)
 
 FILLED = 0.9
 """Of the wanted volume: with less a cell does not have the ratio that it is named by."""
-NOT_REACHED: dict[str, Any] = {
-    "mean": math.nan, "low": math.nan, "high": math.nan, "seeds": 0, "verdict": "not reached"
-}  # fmt: skip
 
 _TEST = ["data", "step"]
 
@@ -37,15 +34,20 @@ def label(values: Sequence[float], margin: float, confidence: float = CONFIDENCE
 
     "supported": the interval is above 0 and the mean beyond ``margin``; "not supported": the whole
     interval is below ``margin``; else, and with fewer than ``VERDICT_SEEDS`` seeds, "inconclusive".
+    Without any seed it is "not reached"; one has a mean and no interval.
     """
+    mean, verdict = float(np.mean(values)) if len(values) else math.nan, "inconclusive"
+    if len(values) < 2:
+        said = verdict if len(values) else "not reached"
+        return {"mean": mean, "low": math.nan, "high": math.nan, "seeds": len(values),
+                "verdict": said}  # fmt: skip
     found = mean_interval(values, confidence)
-    verdict = "inconclusive"
     if len(values) >= VERDICT_SEEDS:
         if found.low > 0 and found.mean > margin:
             verdict = "supported"
         elif found.high < margin:
             verdict = "not supported"
-    return {"mean": found.mean, "low": found.low, "high": found.high, "seeds": len(values),
+    return {"mean": mean, "low": found.low, "high": found.high, "seeds": len(values),
             "verdict": verdict}  # fmt: skip
 
 
@@ -106,8 +108,7 @@ def large_ratio(gained: pd.DataFrame) -> pd.DataFrame:
         above, below = (one.groupby("seed")["gain"].mean() for one in (large, small))
         named = dict(zip(keys, names, strict=True))
         for against, effect in (("T̂_init", above), ("ratios up to 1", (above - below).dropna())):
-            found = label(effect.tolist(), MARGIN) if len(effect) > 1 else NOT_REACHED
-            rows.append({**named, "against": against, **found})
+            rows.append({**named, "against": against, **label(effect.tolist(), MARGIN)})
     return pd.DataFrame(rows)
 
 
@@ -161,8 +162,8 @@ def advice(gained: pd.DataFrame) -> pd.DataFrame:
     for names, part in gained.groupby(keys, dropna=False, sort=False):
         by_seed = part.groupby("seed")["gain"].mean()
         worst = part.groupby(_TEST)["gain"].mean().min()
-        low = mean_interval(by_seed).low
-        rows.append({**dict(zip(keys, names, strict=True)), "gain": float(np.mean(by_seed)),
-                     "low": low, "worst": worst})  # fmt: skip
-    found = pd.DataFrame(rows)
-    return found.loc[found.groupby("source", sort=False)["gain"].idxmax()].reset_index(drop=True)
+        found = label(by_seed.tolist(), MARGIN)
+        rows.append({**dict(zip(keys, names, strict=True)), "gain": found["mean"],
+                     "low": found["low"], "worst": worst})  # fmt: skip
+    best = pd.DataFrame(rows)
+    return best.loc[best.groupby("source", sort=False)["gain"].idxmax()].reset_index(drop=True)
