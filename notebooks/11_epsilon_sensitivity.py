@@ -64,6 +64,7 @@ from uepo_lib.experiments import epsilon as e2
 from uepo_lib.experiments import epsilon_verdict as effects
 from uepo_lib.experiments import model_selection as choices
 from uepo_lib.experiments import sensitivity_verdict as verdicts
+from uepo_lib.filter_bias import LinearWorld
 
 # %%
 drawn = ["ratio", "discarded", "novelty", "selection"]
@@ -92,6 +93,20 @@ assert abs(float((1 + 2 * ratios.EPSILON) ** 0.5) - float(z[2])) < 1e-6
 # ε = 0.05 lies five per cent above one σ̂. A model whose σ̂ is right is refused nothing it typically
 # meets; a model that is *wrong somewhere* is refused all of that somewhere.
 #
+# In a linear world this has a closed form (derived in [14](14_initial_model.ipynb)): T̂_init has a
+# wrong gain, the filter judges real steps, and κ is the share of the error that a fit to the kept
+# ones would leave standing. Without a filter it is 0.
+
+# %% tags=["nbval-check-output"]
+shares = []
+for tolerance in (*e2.grid_of("laptop").epsilons, 1e6):
+    world = LinearWorld(epsilon=tolerance)
+    shares.append(world.remaining(1.0))
+    name = f"ε = {tolerance:g}" if tolerance < 1e6 else "no filter"
+    print(f"{name + ':':11s} keeps {world.kept(1.0):.2f} of real steps, κ = {shares[-1]:.3f}")
+assert shares == sorted(shares, reverse=True) and shares[-1] < 1e-9
+
+# %% [markdown]
 # ## How many? The ratio
 #
 # A slice of D, every |D_diff| / |D| at ε = 0.05, equally many gradient steps for all.
