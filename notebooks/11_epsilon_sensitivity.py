@@ -64,6 +64,7 @@ from uepo_lib.experiments import epsilon as e2
 from uepo_lib.experiments import epsilon_verdict as effects
 from uepo_lib.experiments import model_selection as choices
 from uepo_lib.experiments import sensitivity_verdict as verdicts
+from uepo_lib.filter_bias import LinearWorld
 
 # %%
 drawn = ["ratio", "discarded", "novelty", "selection"]
@@ -92,6 +93,20 @@ assert abs(float((1 + 2 * ratios.EPSILON) ** 0.5) - float(z[2])) < 1e-6
 # ε = 0.05 lies five per cent above one σ̂. A model whose σ̂ is right is refused nothing it typically
 # meets; a model that is *wrong somewhere* is refused all of that somewhere.
 #
+# In a linear world this has a closed form (derived in [14](14_initial_model.ipynb)): T̂_init has a
+# wrong gain, the filter judges real steps, and κ is the share of the error that a fit to the kept
+# ones would leave standing. Without a filter it is 0.
+
+# %% tags=["nbval-check-output"]
+shares = []
+for tolerance in (*e2.grid_of("laptop").epsilons, 1e6):
+    world = LinearWorld(epsilon=tolerance)
+    shares.append(world.remaining(1.0))
+    name = f"ε = {tolerance:g}" if tolerance < 1e6 else "no filter"
+    print(f"{name + ':':11s} keeps {world.kept(1.0):.2f} of real steps, κ = {shares[-1]:.3f}")
+assert shares == sorted(shares, reverse=True) and shares[-1] < 1e-9
+
+# %% [markdown]
 # ## How many? The ratio
 #
 # A slice of D, every |D_diff| / |D| at ε = 0.05, equally many gradient steps for all.
@@ -102,7 +117,8 @@ assert abs(float((1 + 2 * ratios.EPSILON) ** 0.5) - float(z[2])) < 1e-6
 # %%
 by_ratio, ratio_runs = ratios.run(here.profile)
 gained = effects.gains(by_ratio)
-here.draw("11_ratio", gained, ratio_runs, task=task)
+full = verdicts.reached(gained)
+here.draw("11_ratio", full, ratio_runs, task=task)
 
 # %%
 size = pd.Series({
@@ -112,36 +128,41 @@ size = pd.Series({
     "network": " × ".join(map(str, several.hidden)),
 })  # fmt: skip
 one_step = by_ratio[by_ratio["step"] == 1].drop_duplicates(
-    ["source", "ratio", "acceptance", "seed"]
+    ["source", "ratio", "epsilon", "acceptance", "seed"]
 )
 filled = one_step[one_step["wanted"] > 0].assign(filled=lambda t: t["volume"] / t["wanted"])
-equal = filled.pivot_table(index=["source", "ratio", "seed"], columns="acceptance", values="volume")
+at_epsilon = filled[filled["epsilon"].notna()]
+equal = at_epsilon.pivot_table(
+    index=["source", "ratio", "seed"], columns="acceptance", values="volume"
+)
 assert (equal["kl"] == equal["random"]).all()  # the control has the filter's volume
 size.to_frame("ratio sweep")
 
 # %%
-filled.pivot_table(index="source", columns="ratio", values="filled").round(2)
+at_epsilon.pivot_table(index="source", columns="ratio", values="filled").round(2)
 
 # %% [markdown]
-# The table says how much of the wanted volume the filter could fill from its pool: below 1 the
-# ratio is not what it is called, and the control is cut to the same volume.
+# The table says how much of the wanted volume the filter could fill from its pool, which holds 2.4
+# times the largest one at `laptop`. Cells below nine tenths do not have the ratio they are named
+# by: they are left out of figure and verdict, "not reached".
 
 # %%
-large = verdicts.large_ratio(gained)
+large = verdicts.large_ratio(full)
 large.round(2)
 
 # %%
-means = gained[gained["acceptance"] == "kl"].groupby(["source", "ratio"])["gain"].mean()
-best = {source: means[source].idxmax() for source in ("model", "simulator")}
+over_none = large[large["against"] == "T̂_init"]
+means = over_none.groupby(["source", "filter"], sort=False)["mean"].mean()
+named = {"ε": f"ε = {ratios.EPSILON:g}", "none": "no filter"}
 Markdown(
-    "**Does a ratio of 2 to 3 help? "
-    f"{verdicts.counted(large[large['against'] == 'T̂_init'])}.** Mean gain over all tests at "
-    "ratios of 2 to 3: "
-    + ", ".join(f"{means[s].loc[2:].mean():+.2f} from the {n}" for s, n in
-                (("model", "model"), ("simulator", "simulator")))
-    + " (log2 of T̂_init's error over T̂'s). The best ratio of the filtered cells is "
-    f"{best['model']:g} from the model and {best['simulator']:g} from the simulator."
-)  # fmt: skip
+    f"**Does a ratio of 2 to 3 help? {verdicts.counted(over_none)}.** Mean gain over all tests at "
+    "ratios of 2 to 3 (log2 of T̂_init's error over T̂'s): "
+    + "; ".join(
+        f"{source}, {named[kind]}: {'not reached' if pd.isna(gain) else format(gain, '+.2f')}"
+        for (source, kind), gain in means.items()
+    )
+    + "."
+)
 
 # %% [markdown]
 # ## What is thrown away
@@ -243,7 +264,7 @@ claims = {
     "there is a sweet spot in ε": verdicts.sweet_spot(swept),
     "a ratio of 2 to 3 helps": large[large["against"] == "T̂_init"],
     "the filter beats random acceptance": pd.concat(
-        [verdicts.filter_over_chance(swept), verdicts.filter_over_chance(gained)]
+        [verdicts.filter_over_chance(swept), verdicts.filter_over_chance(full)]
     ),
     "the augmented T̂ selects better": better,
 }
@@ -257,7 +278,8 @@ said.round(2)
 
 # %%
 if len(here.budget.seeds) < 5:
-    assert all((found["verdict"] == "inconclusive").all() for found in claims.values())
+    allowed = {"inconclusive", "not reached"}
+    assert all(set(found["verdict"]) <= allowed for found in claims.values())
 filters = claims["the filter beats random acceptance"]
 by_source = filters.groupby("source")["mean"].mean()
 Markdown(
@@ -270,7 +292,7 @@ Markdown(
 # ### In practice
 
 # %%
-advised = verdicts.advice(pd.concat([swept, gained]))
+advised = verdicts.advice(pd.concat([swept, full]))
 lines = []
 for row in advised.itertuples():
     kept = "no filter" if pd.isna(row.epsilon) else f"ε = {row.epsilon:g}"

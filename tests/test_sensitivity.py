@@ -35,10 +35,13 @@ def test_a_label_needs_seeds_size_and_certainty() -> None:
     assert verdict.label([0.05, 0.06, 0.04, 0.05, 0.05], 0.1)["verdict"] == "not supported"
     assert verdict.label([-1.0, 2.0, -2.0, 1.0, 0.5], 0.1)["verdict"] == "inconclusive"
     assert verdict.label([1.0, 1.1, 0.9, 1.0], 0.1)["verdict"] == "inconclusive"
+    assert verdict.label([], 0.1)["verdict"] == "not reached"
+    alone = verdict.label([3.0], 0.1)
+    assert alone["mean"] == 3 and math.isnan(alone["low"])
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(-5, 5), min_size=2, max_size=4), st.floats(0, 1))
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=4), st.floats(0, 1))
 def test_few_seeds_never_conclude(values: list[float], margin: float) -> None:
     assert verdict.label(values, margin)["verdict"] == "inconclusive"
 
@@ -92,7 +95,7 @@ def by_ratio(large: float, small: float, noise: float, chance: float = 0.0) -> p
             for how, lost in (("kl", 0.0), ("random", chance + spread(noise, s, 10 + i))):
                 rows.append(("model", ratio, 0.05, how, s, "held-out", 1, gain - lost))
     columns = ["source", "ratio", "epsilon", "acceptance", "seed", "data", "step", "gain"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).assign(volume=100, wanted=100)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +115,15 @@ def test_large_ratios_against_none_and_against_small_ones(
     assert found["verdict"].tolist() == expected
     if noise < 1:
         assert found["mean"].tolist() == pytest.approx([large, large - small], abs=0.05)
+
+
+def test_a_ratio_that_the_filter_cannot_fill_is_not_reached() -> None:
+    table = by_ratio(1.0, 0.2, 0.02)
+    everything = table[table["acceptance"] == "kl"].assign(epsilon=math.nan)
+    table.loc[table["ratio"] >= 2, "volume"] = 89
+    found = verdict.large_ratio(verdict.reached(pd.concat([table, everything], ignore_index=True)))
+    assert found["filter"].tolist() == ["ε", "ε", "none", "none"]
+    assert found["verdict"].tolist() == ["not reached"] * 2 + ["supported"] * 2
 
 
 @pytest.mark.parametrize(

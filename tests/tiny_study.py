@@ -19,6 +19,7 @@ from uepo_lib.experiments import (
     data_need,
     epsilon,
     filming,
+    initial_model,
     latency,
     model_selection,
     offline_to_online,
@@ -66,6 +67,9 @@ TINY_GRID = epsilon.EpsilonGrid(
 TINY_RATIOS = replace(
     TINY_GRID, epsilons=(1e6,), controls=(1e6,), ratios=(0.5, 1.0), unfiltered=False
 )
+TINY_INITIAL = initial_model.InitialGrid(
+    8, (8, 8), 16, 16, ratio=0.5, attempts=2.0, rounds=2, ahead=3
+)
 TINY_LATENCY = latency.LatencyGrid((1,), (1, 2), decisions=2, warm_up=1, delays=(0, 1), episodes=1)
 TINY_SEEDS = seed_sets.SeedGrid(
     (TASK,), TASK, n=3, sizes=(1, 2, 3), kappas=(0.5, 1.0), episodes=2, guided_episodes=2, starts=2,
@@ -82,6 +86,7 @@ def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
     patch.setitem(profiles.PROFILES, "tiny", TINY)
     patch.setitem(epsilon.GRIDS, "tiny", TINY_GRID)
     patch.setitem(ratios.GRIDS, "tiny", TINY_RATIOS)
+    patch.setitem(initial_model.GRIDS, "tiny", TINY_INITIAL)
     patch.setitem(model_selection.AMQ, "tiny", AMQConfig(2, 4))
     patch.setitem(latency.GRIDS, "tiny", TINY_LATENCY)
     patch.setitem(seed_sets.GRIDS, "tiny", TINY_SEEDS)

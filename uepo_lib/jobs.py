@@ -12,6 +12,7 @@ from uepo_lib.experiments import (
     data_need,
     discarded,
     epsilon,
+    initial_model,
     latency,
     model_selection,
     multi_seed,
@@ -95,6 +96,11 @@ def _sensitivity(study: Study) -> None:
         _ = measure(study.seed, study.profile).run
 
 
+def _initial_model(study: Study) -> None:
+    """E5: T̂_init of every quality, and one with a wrong gain (14)."""
+    _ = initial_model.measure(study.seed, study.profile).run
+
+
 def _ranking(study: Study) -> None:
     """What likelihood ranks above what (02)."""
     _ = judging.rank_sequences(study, study.diffusion_policy()).run
@@ -170,6 +176,7 @@ MORE = {
     "comparison": _comparison,
     "delay": _delay,
     "sensitivity": _sensitivity,
+    "initial_model": _initial_model,
     "seeds": _seeds,
     "rival": _rival,
     "pixels": _pixels,

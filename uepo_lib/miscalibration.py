@@ -58,7 +58,8 @@ class Probe:
     def bias(self, model: DynamicsModel) -> float:
         """How far T̂'s prediction lies from right (0) to wrong (1), by least squares.
 
-        Errors in other directions do not count; a model that is merely bad has no bias.
+        Errors in other directions do not count. A model that has not learnt what actions do
+        believes in motors without effect, which lies further along the same way, at 1/(1 − gain).
         """
         guess, _ = model.predict(self.states, self.actions)
         way = self.wrong - self.right

@@ -123,11 +123,15 @@ EXPERIMENTS = {
         "12", offline_to_online.data_of, _each_seed("comparison", _compared)
     ),
     "latency": Experiment("13", _of(latency.TASK), _each_seed("delay", _of(latency.TASK))),
+    "initial_model": Experiment(
+        "14", _of(epsilon.TASK), _each_seed("initial_model", _of(epsilon.TASK))
+    ),
     "pixels": Experiment("15", _of(filming.TASK), _each_seed("pixels", _of(filming.TASK))),
     "tradeoffs": Experiment("16", _of(tradeoffs.TASK), _dial_jobs),
 }
 LONGEST_FIRST = (
-    "offline_to_online", "multi_seed", "epsilon_sensitivity", "tradeoffs", "pixels",
+    "offline_to_online", "multi_seed", "initial_model", "epsilon_sensitivity", "tradeoffs",
+    "pixels",
 )  # fmt: skip
 """The experiments that need nothing of each other, in the order in which they begin."""
 

@@ -31,10 +31,10 @@ from uepo_lib.subpolicies import SubPolicies
 REVISION = 1
 SCORES = ("published", "dead_zero", "model_return")
 AMQ = {
-    "smoke": AMQConfig(4, 12), "laptop": AMQConfig(32, 100), "full": AMQConfig(128, 400),
+    "smoke": AMQConfig(4, 12), "laptop": AMQConfig(16, 200), "full": AMQConfig(64, 1_000),
     "paper": AMQConfig(512, 1_000),
 }  # fmt: skip
-"""Fewer starts and steps than where AM-Q's choice is acted on: it is asked for every model."""
+"""As far as where AM-Q's choice is acted on, from fewer starts: it is asked for every model."""
 CELL = ["source", "epsilon", "acceptance"]
 
 

@@ -1,8 +1,9 @@
 """E2, continued: how much D_diff for how much D, at one ε?
 
-The cells of :mod:`epsilon` at the paper's ε alone, for several |D_diff| / |D|, each with as many
-transitions drawn at random. Updates and pool follow from the largest ratio, so this grid has a
-T̂_init and pools of its own; all of its models make equally many gradient steps (A8).
+The cells of :mod:`epsilon` at the paper's ε and without a filter, for several |D_diff| / |D|, and
+as many transitions as the filter takes drawn at random. Updates and pool follow from the largest
+ratio, so this grid has a T̂_init and pools of its own; all of its models make equally many gradient
+steps (A8).
 
 **Expected** before any of it was computed: in T̂_init's own transitions more is never better, since
 each takes the place of a real row; real transitions help the more the more there are, and the
@@ -28,7 +29,7 @@ def _grid(size: int, epochs: float, hidden: tuple[int, ...], sequences: int, *ra
           attempts: float = 2.4) -> EpsilonGrid:  # fmt: skip
     return EpsilonGrid(
         size, epochs, hidden, sequences, epsilons=(EPSILON,), controls=(EPSILON,), ratios=ratios,
-        attempts=attempts, unfiltered=False,
+        attempts=attempts,
     )  # fmt: skip
 
 

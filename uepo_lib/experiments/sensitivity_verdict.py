@@ -23,6 +23,9 @@ POINTS = 2.0
 LARGE = (2.0, 3.0)
 """The paper's |D_diff| / |D|."""
 
+FILLED = 0.9
+"""Of the wanted volume: with less a cell does not have the ratio that it is named by."""
+
 _TEST = ["data", "step"]
 
 
@@ -31,15 +34,20 @@ def label(values: Sequence[float], margin: float, confidence: float = CONFIDENCE
 
     "supported": the interval is above 0 and the mean beyond ``margin``; "not supported": the whole
     interval is below ``margin``; else, and with fewer than ``VERDICT_SEEDS`` seeds, "inconclusive".
+    Without any seed it is "not reached"; one has a mean and no interval.
     """
+    mean, verdict = float(np.mean(values)) if len(values) else math.nan, "inconclusive"
+    if len(values) < 2:
+        said = verdict if len(values) else "not reached"
+        return {"mean": mean, "low": math.nan, "high": math.nan, "seeds": len(values),
+                "verdict": said}  # fmt: skip
     found = mean_interval(values, confidence)
-    verdict = "inconclusive"
     if len(values) >= VERDICT_SEEDS:
         if found.low > 0 and found.mean > margin:
             verdict = "supported"
         elif found.high < margin:
             verdict = "not supported"
-    return {"mean": found.mean, "low": found.low, "high": found.high, "seeds": len(values),
+    return {"mean": mean, "low": found.low, "high": found.high, "seeds": len(values),
             "verdict": verdict}  # fmt: skip
 
 
@@ -81,21 +89,25 @@ def _any(verdicts: list[str]) -> str:
     return "not supported" if set(verdicts) == {"not supported"} else "inconclusive"
 
 
+def reached(gained: pd.DataFrame) -> pd.DataFrame:
+    """The cells whose D_diff is (nearly) as large as was wanted: the others' ratio is a name."""
+    return gained[gained["volume"] >= FILLED * gained["wanted"]]
+
+
 def large_ratio(gained: pd.DataFrame) -> pd.DataFrame:
     """Do ratios of 2 to 3 help? Their mean gain against none, T̂_init's, and against ratios ≤ 1.
 
-    Columns source, data, step, against besides.
+    Columns source, filter ("ε" or "none"), data, step, against besides. Where the filter lets too
+    little pass for such a ratio the verdict is "not reached", as the cell is not in ``gained``.
     """
     kl = gained[gained["acceptance"] == "kl"]
-    large, small = kl["ratio"].between(*LARGE), kl["ratio"] <= 1
-    check(bool(large.any() and small.any()), "ratio", sorted(set(kl["ratio"])), "small and large")
-    rows = []
-    for names, part in kl.groupby(["source", *_TEST], sort=False):
-        above, below = (
-            part[chosen.loc[part.index]].groupby("seed")["gain"].mean() for chosen in (large, small)
-        )
-        named = dict(zip(["source", *_TEST], names, strict=True))
-        for against, effect in (("T̂_init", above), ("ratios up to 1", above - below)):
+    kl = kl.assign(filter=np.where(kl["epsilon"].isna(), "none", "ε"))
+    rows, keys = [], ["source", "filter", *_TEST]
+    for names, part in kl.groupby(keys, sort=False):
+        large, small = part[part["ratio"].between(*LARGE)], part[part["ratio"] <= 1]
+        above, below = (one.groupby("seed")["gain"].mean() for one in (large, small))
+        named = dict(zip(keys, names, strict=True))
+        for against, effect in (("T̂_init", above), ("ratios up to 1", (above - below).dropna())):
             rows.append({**named, "against": against, **label(effect.tolist(), MARGIN)})
     return pd.DataFrame(rows)
 
@@ -150,8 +162,8 @@ def advice(gained: pd.DataFrame) -> pd.DataFrame:
     for names, part in gained.groupby(keys, dropna=False, sort=False):
         by_seed = part.groupby("seed")["gain"].mean()
         worst = part.groupby(_TEST)["gain"].mean().min()
-        low = mean_interval(by_seed).low
-        rows.append({**dict(zip(keys, names, strict=True)), "gain": float(np.mean(by_seed)),
-                     "low": low, "worst": worst})  # fmt: skip
-    found = pd.DataFrame(rows)
-    return found.loc[found.groupby("source", sort=False)["gain"].idxmax()].reset_index(drop=True)
+        found = label(by_seed.tolist(), MARGIN)
+        rows.append({**dict(zip(keys, names, strict=True)), "gain": found["mean"],
+                     "low": found["low"], "worst": worst})  # fmt: skip
+    best = pd.DataFrame(rows)
+    return best.loc[best.groupby("source", sort=False)["gain"].idxmax()].reset_index(drop=True)

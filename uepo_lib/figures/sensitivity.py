@@ -24,8 +24,8 @@ QUANTITIES = {
 
 @plotting.figure("11_ratio")
 def draw_ratio(table: pd.DataFrame) -> Figure:
-    """Columns source, ratio, acceptance, seed, data, step, gain: a panel a test, a line a source;
-    dashed the control at equal volume."""
+    """Columns source, ratio, epsilon, acceptance, seed, data, step, gain: a panel a test, a line a
+    source; dashed the control at equal volume, dotted no filter at all."""
     tests = [*table[["data", "step"]].drop_duplicates().itertuples(index=False, name=None)]
     figure, panels = plotting.panels(len(tests), 2.6, 3.1)
     for axes, (data, step) in zip(panels, tests, strict=True):
@@ -33,15 +33,17 @@ def draw_ratio(table: pd.DataFrame) -> Figure:
         for source, (label, colour) in SOURCES.items():
             part, paint = here[here["source"] == source], plotting.COLOURS[colour]
             kl, chance = (part[part["acceptance"] == how] for how in ("kl", "random"))
-            plotting.seed_lines(axes, kl, "ratio", "gain", paint, f"{label}, filtered")
-            mean = chance.groupby("ratio")["gain"].mean()
-            axes.plot(mean.index, mean, "--", color=paint, marker="D", markersize=4,
-                      markerfacecolor="white", label=f"{label}, at random")  # fmt: skip
+            filtered, every = kl[kl["epsilon"].notna()], kl[kl["epsilon"].isna()]
+            plotting.seed_lines(axes, filtered, "ratio", "gain", paint, f"{label}, filtered")
+            for one, line, name in ((chance, "--", "at random"), (every, ":", "unfiltered")):
+                mean = one.groupby("ratio")["gain"].mean()
+                axes.plot(mean.index, mean, line, color=paint, marker="D", markersize=4,
+                          markerfacecolor="white", label=f"{label}, {name}")  # fmt: skip
         axes.axhline(0, color="0.4", linestyle=":", linewidth=1)
         axes.set_title(f"{data.partition(' (')[0]}, {step} step{'s' if step > 1 else ''}")
         axes.set(xlabel="|D_diff| / |D|", xticks=sorted({0, *here["ratio"]} - {0.25, 0.5}))
     panels[0].set_ylabel("log2(error of T̂_init / error of T̂)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
     return figure
 
 
@@ -76,8 +78,7 @@ def draw_novelty(table: pd.DataFrame) -> Figure:
     error, and what each T̂ learnt, by fifths of that value; all on unseen trajectories."""
     figure, (left, right) = plotting.panels(2, 3.6, 3.2)
     left.scatter(table["excess"], table["error"], s=7, alpha=0.4, color=plotting.COLOURS["data"])
-    left.set(xlabel="excess KL (nats a dimension)", ylabel="true error of T̂_init", yscale="log",
-             xscale=_scale(table["excess"]))  # fmt: skip
+    left.set(xlabel="excess KL (nats a dimension)", ylabel="true error of T̂_init", yscale="log")
     fifth = table.groupby("seed")["excess"].transform(
         lambda x: pd.qcut(x.rank(method="first"), min(5, len(x)), labels=False)
     )
@@ -91,10 +92,6 @@ def draw_novelty(table: pd.DataFrame) -> Figure:
     right.set_xticks(sorted(table["fifth"].unique().astype(int)))
     right.legend(title="D_diff of T̂")
     return figure
-
-
-def _scale(values: pd.Series) -> str:
-    return "symlog" if values.max() > 100 * max(values.median(), 0.01) else "linear"
 
 
 @plotting.figure("11_selection")
