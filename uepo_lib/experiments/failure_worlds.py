@@ -46,6 +46,8 @@ class World:
     transitions: Transitions
     modelled: Transitions
     """Those of them that T̂ learns from: in the maze a few, so that there is something to add."""
+    scarce: Transitions
+    """Too few of them for a good model: one episode."""
     choosing: Transitions
     """Held out, by which a model's weights are chosen."""
     testing: Transitions
@@ -84,7 +86,8 @@ def toy_world(seed: int, walks: int, probe: int, elsewhere: bool = False) -> Wor
 
     half = len(held) // 2
     return World(
-        TOY, toy, unseen.batch(torch.arange(probe)), steps, steps, held[:half], held[half:],
+        TOY, toy, unseen.batch(torch.arange(probe)), steps, steps, steps[:HORIZON],
+        held[:half], held[half:],
         unseen.batch(torch.arange(len(unseen))),
         lambda states: torch.zeros(len(states), dtype=torch.bool), explore,
     )  # fmt: skip
@@ -123,7 +126,8 @@ def maze_world(
 
     return World(
         MAZE, known.windows(1, HORIZON), windows.batch(_spread(len(windows), probe)),
-        known.transitions(), subset(data, pieces[:few]).transitions(), test[:half], test[half:],
+        known.transitions(), subset(data, pieces[:few]).transitions(),
+        subset(data, pieces[:1]).transitions(), test[:half], test[half:],
         later.batch(_spread(len(later), 2 * probe)),
         lambda states: robot.terminated(scale.inverse(states)), explore,
     )  # fmt: skip
