@@ -26,7 +26,7 @@
 # notebooks train (weights do not change the time); the code that is timed is `policy.act`, which
 # acts everywhere here. A plan of $T$ actions is executed for $T_a$ steps.
 #
-# **Run time** about half a minute at `smoke`, about four minutes at `laptop`.
+# **Run time** beyond shared runs: seconds at `smoke`, under a minute at `laptop`.
 #
 # **Inputs.** Hopper's sizes; for the price of delay the zero-noise policy and the Gaussian clone of
 # Hopper-medium.
@@ -121,9 +121,9 @@ for d in range(4):
     assert late.act(history[:, :, -late.obs_horizon :]).item() == 3 - d
 
 # %%
-played = [e4.measure_delay(study, grid) for study in studies]
-delays = pd.concat([product.value for product in played], ignore_index=True)
-here.draw("13_delay", delays, [product.run for product in played], task=e4.TASK)
+late_runs = [e4.measure_delay(study, grid) for study in studies]
+delays = pd.concat([product.value for product in late_runs], ignore_index=True)
+here.draw("13_delay", delays, [product.run for product in late_runs], task=e4.TASK)
 
 # %%
 injected = e4.injected(times, period, usual)
@@ -131,16 +131,13 @@ injected.round(2)
 
 # %%
 wide = delays.pivot(index=["seed", "policy"], columns="delay", values="score")
-d = min(
-    int(injected.loc[injected["backbone"] == "unet_transformer", "delay"].iloc[0]),
-    wide.columns.max(),
-)
-d = max(x for x in wide.columns if x <= d)
+measured = injected.set_index("backbone")["delay"]["unet_transformer"]
+d = max(played for played in wide.columns if played <= measured)
 lost = {name: (wide[d] - wide[0]).xs(name, level="policy").tolist() for name in ("clone", "stale")}
 skipped = (wide[d].xs("ahead", level="policy") - wide[d].xs("stale", level="policy")).tolist()
 Markdown(
     f"Hopper is controlled every {1000 * period:.0f} ms; the measured time comes to a delay of "
-    f"**{d} steps** here. It changes the score of the diffusion policy by "
+    f"**{d} step{'s' if d != 1 else ''}** here. It changes the score of the diffusion policy by "
     f"{sum(lost['stale']) / len(lost['stale']):+.1f} points and would change the clone's by "
     f"{sum(lost['clone']) / len(lost['clone']):+.1f}. Skipping overtaken actions: "
     f"{statistics.verdict(skipped)}."

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import tiny_study
 import torch
-from tiny_study import TINY, settle, tiny
+from tiny_study import TINY, settle, settled, tiny
 
 from uepo_lib import diffusion, preparation, profiles, stages, tasks, training
 from uepo_lib.errors import UsageError
@@ -49,16 +49,11 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("world")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        settle(patch, folder / "results", folder / "data")
+    with settled(tmp_path_factory.mktemp("world")) as folder:
         study = tiny()
         found = World(folder, study, uepo(study), bc(study))
         _ = found.uepo.online_dynamics.run, found.bc.online.run
         yield found
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

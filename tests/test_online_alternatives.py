@@ -6,8 +6,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
-from tiny_study import settle, tiny
+from tiny_study import settled, tiny
 
 from uepo_lib import plotting
 from uepo_lib.experiments import online_alternatives as others
@@ -19,12 +18,8 @@ Found = dict[tuple[str, int], Product[Any]]
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
-    folder, threads = tmp_path_factory.mktemp("alternatives"), torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        settle(patch, folder / "results", folder / "data")
+    with settled(tmp_path_factory.mktemp("alternatives")):
         yield tiny()
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

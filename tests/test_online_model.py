@@ -10,7 +10,7 @@ import torch
 from diffusion_toys import check_golden
 from env_toys import identity, scripted_robot
 from model_toys import randn
-from tiny_study import settle, tiny
+from tiny_study import settled, tiny
 from torch import Tensor
 
 from uepo_lib import online_model, recording, stages
@@ -332,12 +332,8 @@ def test_bad_arguments_are_refused_by_name() -> None:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
-    folder, threads = tmp_path_factory.mktemp("online-model"), torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        settle(patch, folder / "results", folder / "data")
+    with settled(tmp_path_factory.mktemp("online-model")):
         yield tiny()
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

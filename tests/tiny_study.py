@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from uepo_lib import ppo, profiles
 from uepo_lib.experiments import epsilon, latency, offline_to_online
@@ -62,6 +65,17 @@ def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
     patch.setenv("UEPO_PRETRAINED", "0")
     for name in ("UEPO_PROFILE", "UEPO_NOTEBOOK", "UEPO_CHECKPOINT_SECONDS"):
         patch.delenv(name, raising=False)
+
+
+@contextmanager
+def settled(folder: Path) -> Iterator[Path]:
+    """:func:`settle` for as long as it is open, one thread, results and data in ``folder``."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        settle(patch, folder / "results", folder / "data")
+        yield folder
+    torch.set_num_threads(threads)
 
 
 def tiny(seed: int = 0, overrides: dict[str, dict[str, Any]] | None = None) -> Study:

@@ -113,6 +113,14 @@ class Imagined(NamedTuple):
     model_return: Tensor
     """Σ γ^k r̂ + γ^H V, nothing after an end."""
 
+    def by_start(self, config: AMQConfig) -> Tensor:
+        """The configured score of every member from each start, for paired comparisons: (n, B).
+
+        "published" is not a mean over starts, so it has no such parts: ``UsageError``.
+        """
+        check(config.score != "published", "score", config.score, "dead_zero or model_return")
+        return self.model_return if config.score == "model_return" else self.q_sum / config.horizon
+
 
 @torch.no_grad()
 def imagine(
@@ -174,22 +182,3 @@ def am_q(
         "published": seen.q_sum.sum(1) / seen.live_steps.sum(1),
         "model_return": seen.model_return.mean(1),
     }
-
-
-def am_q_by_start(
-    policy: Policy,
-    dynamics: DynamicsModel,
-    critic: Critic,
-    starts: Tensor,
-    robot: Robot,
-    normaliser: Normaliser,
-    config: AMQConfig,
-    generator: torch.Generator,
-) -> Tensor:
-    """The configured score of every member from each start, (n, B): for paired comparisons.
-
-    "published" is not a mean over starts, so it has no such parts: ``UsageError``.
-    """
-    check(config.score != "published", "score", config.score, "dead_zero or model_return")
-    seen = imagine(policy, dynamics, critic, starts, robot, normaliser, config, generator)
-    return seen.model_return if config.score == "model_return" else seen.q_sum / config.horizon

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from uepo_lib.chain import ChainActor
 from uepo_lib.divergence import Guidance, GuidanceConfig, nearest
-from uepo_lib.errors import check, unknown
+from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.subpolicies import SubPolicies
 
 REVISION = 1
@@ -57,7 +57,8 @@ def guidance_by(
     (B, T_o, S), as that of div is (A4).
     """
     rule = guided.guidance
-    assert rule is not None, "checked by GuidedActor as well"
+    if rule is None:
+        raise UsageError("guided: an unguided set; must be guided, for there to be a rule")
     if measure not in get_args(Measure):
         raise unknown("measure", measure, get_args(Measure))
     if measure == "dynamic":

@@ -6,7 +6,7 @@ Each stage is trained once for one task and seed and shared by the methods and e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from uepo_lib import (
     chain,
-    cloning,
     datasets,
     denoisers,
     diffusion,
@@ -68,22 +67,6 @@ class Learners(Models):
         }  # fmt: skip
         modules = (datasets, policies, diversity)
         return self.stage("ensemble", config, produce, read, modules, expect="about 2 min")
-
-    def chunk_clone(self, action_horizon: int) -> Product[GaussianPolicy]:
-        """A Gaussian over T_a actions at once, else as :meth:`clone`."""
-        cfg = self.config("clone")
-        gaussian = replace(self.config("gaussian"), action_horizon=action_horizon)
-
-        def produce(run: Run) -> None:
-            self._save(run, cloning.train_clone(
-                cfg, gaussian, self.windows, seed=self.seed, recorder=run, progress=self.progress
-            ))  # fmt: skip
-
-        config = {
-            "clone": asdict(cfg), "gaussian": asdict(gaussian), "window": self.windows.horizon
-        }  # fmt: skip
-        modules = (datasets, policies, cloning)
-        return self.stage("clone", config, produce, _gaussian(gaussian), modules)
 
     def regression(self) -> Product[RegressionPolicy]:
         """Deterministic cloning by mean squared error, with the diffusion policy's network."""
@@ -218,10 +201,10 @@ class Learners(Models):
         cfg, amq = self.config("offline_ppo"), self.config("amq")
 
         def scores(candidates: Policy) -> Tensor:
-            return evaluation.am_q_by_start(
+            return evaluation.imagine(
                 candidates, model.value, critic.value, self.starts(amq.num_starts, "offline PPO"),
                 self.task.robot, self.dataset.normaliser, amq, self.generator("offline PPO elites"),
-            )  # fmt: skip
+            ).by_start(amq)  # fmt: skip
 
         def produce(run: Run) -> None:
             improved, looks = offline_ppo.improve_offline(

@@ -69,9 +69,10 @@ class Models(Workbench):
         modules = (datasets, schedules, denoisers, diffusion)
         return self.stage("diffusion", config, produce, read, modules, expect="about 3 min")
 
-    def clone(self) -> Product[GaussianPolicy]:
-        """The Gaussian behaviour clone, BC."""
-        cfg, gaussian = self.config("clone"), self.config("gaussian")
+    def clone(self, action_horizon: int = 1) -> Product[GaussianPolicy]:
+        """The Gaussian behaviour clone, BC, of single actions or of T_a at once."""
+        cfg = self.config("clone")
+        gaussian = self.config("gaussian", action_horizon=action_horizon)
 
         def produce(run: Run) -> None:
             self._save(run, cloning.train_clone(

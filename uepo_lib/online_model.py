@@ -32,7 +32,7 @@ from uepo_lib.datasets import Batch, Normaliser, Transitions
 from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.dynamics_training import train_dynamics
 from uepo_lib.errors import check, unknown
-from uepo_lib.evaluation import AMQConfig, am_q_by_start
+from uepo_lib.evaluation import AMQConfig, imagine
 from uepo_lib.offline_ppo import Improvable, accepted
 from uepo_lib.policies import Together
 from uepo_lib.ppo import PPO
@@ -231,10 +231,10 @@ class OnlineModel:
         """AM-Q now and of the kept policy; the worse of the two does not go on."""
         known, kept = self.known, copy.deepcopy(self.actor)
         kept.load_state_dict(self.kept)
-        scores = am_q_by_start(
+        scores = imagine(
             Together([self.actor, kept]), self.dynamics, known.critic, known.starts, known.robot,
             known.normaliser, known.amq, self._stream("elites", 0),
-        )  # fmt: skip
+        ).by_start(known.amq)  # fmt: skip
         back = bool(accepted(scores[1:], scores[:1], self.config.margin))
         if back:
             self.actor.load_state_dict(self.kept)

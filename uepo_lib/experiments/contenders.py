@@ -45,9 +45,9 @@ would take several times the online budget."""
 
 
 def contenders(study: Study) -> dict[str, Contender]:
-    """Every row of E3 on one task and seed, by its short name; nothing is computed by asking.
+    """Every row of E3 on one task and seed, by its short name.
 
-    But for π*, whose identity depends on the scores it is chosen by: AM-Q is computed here.
+    Asking computes no more than UEPO's choice of π*, which others are named after.
     """
     printed = uepo(study)
     improved = uepo(study, UEPOConfig(offline_improvement="ppo"))

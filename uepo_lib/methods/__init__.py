@@ -1,4 +1,7 @@
-"""Each method reads like its algorithm; nothing is computed before a product is asked for."""
+"""Each method reads like its algorithm; a product is computed when it is first asked for.
+
+UEPO's choice of π* is the exception: what follows is named after it, so it is made at once.
+"""
 
 from __future__ import annotations
 

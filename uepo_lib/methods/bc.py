@@ -28,7 +28,7 @@ def bc(study: Study, kind: Clone = "gaussian") -> BC:
     """
     if kind == "chunk":
         # it decides as often as a chain does, so it learns with a chain's settings
-        chunk = study.chunk_clone(ACTION_HORIZON)
+        chunk = study.clone(ACTION_HORIZON)
         return BC(chunk, study.fine_tune(chunk, study.critic(), "chain_ppo"))
     if kind == "gaussian":
         clone: Product[Any] = study.clone()

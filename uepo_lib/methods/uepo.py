@@ -87,7 +87,7 @@ def uepo(study: Study, config: UEPOConfig | None = None) -> UEPO:
     # 7  Fine-tune T̂ on D ∪ D_diff ∪ D_online.
     online_dynamics = study.dynamics(synthetic, study.online_data(online), start=dynamics)
 
-    # A product is computed when it is first asked for; the last one asks for all the others.
+    # Beyond step 5 a product is computed when it is first asked for.
     return UEPO(
         model, initial_dynamics, synthetic, dynamics, critic, selected, best, online,
         online_dynamics,
