@@ -138,10 +138,12 @@ def test_the_panel_is_a_row_a_finding() -> None:
     assert shown["fired"].all() and (shown["value"] == d.MOST).all()
 
 
-def test_a_threshold_is_the_geometric_middle() -> None:
-    assert d.calibrate([1, 2], [8, 18, 1e9]) == pytest.approx(6)
-    with pytest.raises(UsageError, match="provoked"):
-        d.calibrate([1, 5], [2, 4, 100])
+def test_a_threshold_is_the_geometric_middle_to_the_weakest_cause() -> None:
+    assert d.calibrate([1, 2], [[3, 4.5, 1e9], [20, 30]]) == pytest.approx(3)
+    assert d.calibrate([1, 2], [[1e6]]) == d.MARGIN * 2
+    for healthy, provoked in (([1, 5], [[2, 4, 100], [900]]), ([], [[1]]), ([1], [[]])):
+        with pytest.raises(UsageError):
+            d.calibrate(healthy, provoked)
 
 
 def test_the_frozen_thresholds_are_those_of_the_recorded_values() -> None:

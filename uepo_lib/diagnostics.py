@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Protocol
 
 import pandas as pd
@@ -173,27 +174,35 @@ def nearest_distance(points: Tensor, others: Tensor) -> Tensor:
 # -- thresholds
 
 
-def calibrate(healthy: Sequence[float], provoked: Sequence[float]) -> float:
-    """The middle, on a log scale, between the worst healthy and the median provoked value.
+MARGIN = 2.0
+"""A threshold is at most this many times the worst healthy value, however gross the provoked
+failures were."""
 
-    Raises ``UsageError`` where the median provoked value is not above the worst healthy one: then
-    no threshold separates them.
+
+def calibrate(healthy: Sequence[float], provoked: Sequence[Sequence[float]]) -> float:
+    """The middle, on a log scale, between the worst healthy value and the weakest cause's median.
+
+    ``provoked`` holds the values of each cause and setting. No more than :data:`MARGIN` times the
+    worst healthy value. Raises ``UsageError`` where that median is not above the worst healthy
+    value: then no threshold separates them.
     """
-    check(len(healthy) > 0 and len(provoked) > 0, "values", "empty", "some healthy, some provoked")
-    worst, median = max(healthy), float(pd.Series(provoked).median())
-    check(0 < worst < median, "provoked", median, f"above the worst healthy value, {worst:.3g}")
-    return math.sqrt(worst * median)
+    valid = len(healthy) > 0 and len(provoked) > 0 and all(len(part) > 0 for part in provoked)
+    check(valid, "values", "empty", "some healthy, some provoked of every cause")
+    worst, weakest = max(healthy), min(median(part) for part in provoked)
+    check(0 < worst < weakest, "provoked", weakest, f"above the worst healthy value, {worst:.3g}")
+    return min(math.sqrt(worst * weakest), MARGIN * worst)
 
 
 def calibrate_all(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
-    """:func:`calibrate` for each signature, from rows (signature, provoked, value) of all causes
-    and settings together."""
-    table = pd.DataFrame(rows)
+    """:func:`calibrate` for each signature from rows (signature, setting, cause, provoked, value);
+    the healthy runs of all settings together."""
+    table = pd.DataFrame(list(rows)).astype({"provoked": int, "value": float})
     found = {}
     for name in SIGNATURES:
         part = table[table["signature"] == name]
-        split = [part.loc[part["provoked"].astype(int) == p, "value"].astype(float) for p in (0, 1)]
-        found[name] = calibrate(*(values.tolist() for values in split))
+        bad = part[part["provoked"] == 1].groupby(["setting", "cause"])["value"]
+        healthy = part.loc[part["provoked"] == 0, "value"].tolist()
+        found[name] = calibrate(healthy, [values.tolist() for _, values in bad])
     return found
 
 

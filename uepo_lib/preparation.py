@@ -9,7 +9,7 @@ from typing import Any
 
 from uepo_lib import guided_sets, judging, profiles, sweep, tasks
 from uepo_lib.errors import unknown
-from uepo_lib.experiments import epsilon, latency, offline_to_online
+from uepo_lib.experiments import epsilon, failure_signatures, latency, offline_to_online
 from uepo_lib.experiments.online_alternatives import TITLES, alternatives, seeds_for
 from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.methods.bc import bc
@@ -39,7 +39,8 @@ def prepare(profile: str, workers: int | None = None) -> None:
         + [(task, "ranking", seed) for task in (TASK, QUIET) for seed in seeds]
         + [(TASK, name, seeds[0]) for name in ONE_SEED]
         + EXPERIMENTS["latency"].jobs(profile),
-        "comparisons": EXPERIMENTS["offline_to_online"].jobs(profile),
+        "comparisons": EXPERIMENTS["offline_to_online"].jobs(profile)
+        + EXPERIMENTS["failure_signatures"].jobs(profile),
         "alternatives": [
             (TASK, f"online {name}", seed)
             for name in TITLES
@@ -186,6 +187,16 @@ def _delay(study: Study) -> None:
     _ = latency.measure_delay(study).run
 
 
+def _failures(study: Study) -> None:
+    """E8: every cause of failure for one seed (17)."""
+    _ = failure_signatures.measure(study.seed, study.profile).run
+
+
+def _failing(profile: str) -> list[Job]:
+    grid = failure_signatures.grid_of(profile)
+    return [(failure_signatures.TASK, "failures", seed) for seed in grid.seeds]
+
+
 EXPERIMENTS = {
     "latency": Experiment(
         "13", lambda _: (latency.TASK,), _each_seed("delay", lambda _: (latency.TASK,))
@@ -196,12 +207,13 @@ EXPERIMENTS = {
     "offline_to_online": Experiment(
         "12", offline_to_online.data_of, _each_seed("comparison", _compared)
     ),
+    "failure_signatures": Experiment("17", lambda _: (failure_signatures.TASK,), _failing),
 }
 
 
 def _do(task: str, name: str, seed: int, profile: str) -> None:
     study = Study(task, seed, profile, progress=False)
-    more = {"ranking": _ranking, "comparison": _comparison, "delay": _delay}
+    more = {"ranking": _ranking, "comparison": _comparison, "delay": _delay, "failures": _failures}
     {**MODELS, **METHODS, **ONE_SEED, **ALTERNATIVES, **more}[name](study)
 
 

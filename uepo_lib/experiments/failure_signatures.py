@@ -166,7 +166,7 @@ class Pipeline:
     ) -> None:  # fmt: skip
         self.world, self.cause, self.seed, self.grid = world, cause, seed, grid
         self.like = like
-        self.model = like.model if like else self._train()
+        self.model: DiffusionModel = like.model if like else self._train()
 
     def _train(self) -> DiffusionModel:
         grid, cause = self.grid, self.cause

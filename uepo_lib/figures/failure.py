@@ -93,7 +93,8 @@ def _walks(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
     for line, walk in part.groupby("line"):
         axes.plot(walk["x"], walk["y"], color=colour, alpha=0.6, linewidth=1,
                   label=label if line == 0 else None)  # fmt: skip
-    axes.scatter(*zip(*DOORS, strict=True), marker="s", color="0.6", s=24, zorder=0)
+    x, y = zip(*DOORS, strict=True)
+    axes.scatter(x, y, marker="s", color="0.6", s=24, zorder=0)
     axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.9), aspect="equal", xticks=(), yticks=())
 
 
@@ -105,7 +106,6 @@ def _errors(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
 
 
 def _curves(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
-    wide = part.pivot_table(index="x", columns="line", values="y")
     order = part.groupby("line")["x"].rank(method="first")  # runs end a chunk apart
     wide = part.assign(update=order).pivot_table(index="update", columns="line", values="y")
     steps = part.assign(update=order).groupby("update")["x"].mean()
