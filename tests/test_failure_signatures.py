@@ -175,6 +175,14 @@ def test_one_alarm_in_ten_healthy_runs_is_allowed_and_two_diagnostics_are_one_al
     assert verdicts.verdict(table)["false alarms"] == "not supported"
 
 
+def test_the_record_holds_the_calibration_seeds_and_no_mild_cause() -> None:
+    kept = verdicts.to_record(made_up(2.0, 0.5))
+    assert set(kept["seed"]) == set(CALIBRATION_SEEDS)
+    assert {cause for cause in kept["cause"] if e8.CAUSES[cause].mild} == set()
+    below = kept["value"] < kept["signature"].map(THRESHOLDS)
+    assert (below == (kept["provoked"] == 0)).all() and below.any() and not below.all()
+
+
 def test_intervals_are_clopper_pearsons() -> None:
     shown = verdicts.test_table(made_up(2.0, 0.5))
     # 5 of 5: the lower end solves p^5 = 0.025

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from uepo_lib.datasets import Batch
+from uepo_lib.datasets import Batch, Windows
 from uepo_lib.divergence import nearest_neighbour
 from uepo_lib.errors import check
 
@@ -32,7 +32,7 @@ REVISION = 1
 COLLAPSE, WORSE_MODEL, FAR_START, IMPLAUSIBLE = SIGNATURES = (
     "collapse", "worse model", "far start", "implausible plans"
 )  # fmt: skip
-THRESHOLDS = {COLLAPSE: 3.0, WORSE_MODEL: 1.0, FAR_START: 3.0, IMPLAUSIBLE: 1.5}
+THRESHOLDS = {COLLAPSE: 6.44, WORSE_MODEL: 3.59, FAR_START: 2.56, IMPLAUSIBLE: 1.85}
 """What :func:`calibrate` gives on :func:`recorded` values, to three digits."""
 ADVICE = {
     COLLAPSE: "Guidance does nothing here: take τ from D, not from this set; raise κ, η or the "
@@ -96,11 +96,12 @@ def collapse(plans: Tensor, similar: Tensor, floor: float = 0.0) -> Finding:
 
 
 def worse_model(initial: Tensor, final: Tensor) -> Finding:
-    """Whether T̂ is worse than T̂_init on the same held-out *real* transitions.
+    """Whether T̂ is worse than the model of D alone on the same held-out *real* transitions.
 
-    ``initial`` and ``final`` (N,) are squared errors, a row a transition, neither model having
-    seen them. The value is the ratio of their geometric means: more than 1 is worse. A mean of
-    squares would be that of a few contacts. Raises ``UsageError`` unless all errors are positive.
+    ``initial`` (T̂_init's, where that was fitted to D with as many updates) and ``final`` (N,) are
+    squared errors, a row a transition, neither model having learnt from them. The value is the
+    ratio of their geometric means: more than 1 is worse. A mean of squares would be that of a few
+    contacts. Raises ``UsageError`` unless all errors are positive.
     """
     check(initial.shape == final.shape, "final", tuple(final.shape), f"{tuple(initial.shape)}")
     for name, errors in (("initial", initial), ("final", final)):
@@ -146,6 +147,35 @@ class SequenceSource(Protocol):
 
     def __len__(self) -> int: ...
     def batch(self, index: Tensor) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some windows of D, by their ``index``."""
+
+    windows: SequenceSource
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def batch(self, index: Tensor) -> Batch:
+        """Windows ``index`` (B,) of this part."""
+        return self.windows.batch(self.index[index])
+
+
+def apart(windows: Windows, held: Tensor, count: int = 128) -> tuple[Batch, Part]:
+    """``count`` windows evenly spread over those that begin in the steps ``held``, and the others.
+
+    ``held`` are steps of whole episodes, as of ``Dataset.split``: neighbours in time within an
+    episode would be nearest to each other, and say nothing. A policy that has learnt from them too
+    is judged a little too kindly.
+    """
+    unseen = torch.isin(windows.now, held)
+    there = unseen.nonzero().flatten()
+    check(0 < len(there) < len(unseen), "held", len(there), f"in 1 .. {len(unseen) - 1} windows")
+    spread = torch.linspace(0, len(there) - 1, min(count, len(there))).long()
+    return windows.batch(there[spread]), Part(windows, (~unseen).nonzero().flatten())
 
 
 def similar_sequences(past: Tensor, windows: SequenceSource, k: int, most: int = 20_000) -> Tensor:

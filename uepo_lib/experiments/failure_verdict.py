@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import pandas as pd
 from scipy.stats import binomtest
 
-from uepo_lib.diagnostics import SIGNATURES, TEST_SEEDS
+from uepo_lib.diagnostics import CALIBRATION_SEEDS, SIGNATURES, TEST_SEEDS
 from uepo_lib.errors import check
 from uepo_lib.experiments.failure_signatures import CAUSES, HEALTHY
 
@@ -34,6 +34,16 @@ def provoked(table: pd.DataFrame, mild: bool = False) -> pd.DataFrame:
         {name: cause.signature for name, cause in CAUSES.items() if cause.mild == mild}
     )
     return table[table["signature"] == wanted]
+
+
+def to_record(findings: pd.DataFrame) -> pd.DataFrame:
+    """What thresholds are set on, the content of ``failure.csv``: healthy runs and counted causes
+    of the calibration seeds, values to four digits."""
+    known = findings[findings["seed"].isin(CALIBRATION_SEEDS)]
+    healthy = known[known["cause"] == HEALTHY].assign(provoked=0)
+    table = pd.concat([healthy, provoked(known).assign(provoked=1)])
+    columns = ["seed", "setting", "cause", "signature", "provoked", "value"]
+    return table[columns].assign(value=[float(f"{v:.4g}") for v in table["value"]])
 
 
 def of_test(table: pd.DataFrame) -> pd.DataFrame:
