@@ -46,7 +46,6 @@
 profile: str | None = None  # None: $UEPO_PROFILE, else laptop
 
 # %%
-import pandas as pd
 import torch
 from IPython.display import Markdown
 
@@ -288,8 +287,7 @@ Markdown(
 # [03](03_subpolicies.ipynb), [05](05_augmentation.ipynb) and [07](07_online_finetuning.ipynb).
 
 # %%
-alarm = pd.Series(diagnostics.ADVICE, name="what to do").to_frame()
-alarm.style.set_properties(**{"text-align": "left", "white-space": "normal"})
+Markdown("\n".join(f"- *{name}*: {advice}" for name, advice in diagnostics.ADVICE.items()))
 
 # %% [markdown]
 # ## What fails

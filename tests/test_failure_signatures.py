@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
-from tiny_study import settle
+from tiny_study import TINY_FAILURES, settle
 
 from uepo_lib import plotting
 from uepo_lib.diagnostics import (
@@ -28,7 +28,7 @@ from uepo_lib.experiments import failure_verdict as verdicts
 from uepo_lib.experiments import failure_worlds as worlds
 from uepo_lib.figures import failure as _figures  # noqa: F401 - registers the figures
 
-TINY = e8.FailureGrid((0, 5), 64, 4, 2, 4, 2, 4, 3, 32, 4, env_steps=64)
+TINY = replace(TINY_FAILURES, seeds=(0, 5))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from uepo_lib import ppo, profiles
-from uepo_lib.experiments import epsilon, latency, offline_to_online
+from uepo_lib.experiments import epsilon, failure_signatures, latency, offline_to_online
 from uepo_lib.methods.uepo import uepo
 from uepo_lib.stages import Study
 
@@ -51,6 +51,7 @@ TINY_GRID = epsilon.EpsilonGrid(
     size=200, epochs=4, hidden=(8, 8), sequences=16, epsilons=(0.01, 1e6), controls=(0.01,), ahead=3
 )
 TINY_LATENCY = latency.LatencyGrid((1,), (1, 2), decisions=2, warm_up=1, delays=(0, 1), episodes=1)
+TINY_FAILURES = failure_signatures.FailureGrid((0,), 64, 4, 2, 4, 2, 4, 3, 32, 4, env_steps=64)
 
 
 def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
@@ -58,6 +59,7 @@ def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
     patch.setitem(profiles.PROFILES, "tiny", TINY)
     patch.setitem(epsilon.GRIDS, "tiny", TINY_GRID)
     patch.setitem(latency.GRIDS, "tiny", TINY_LATENCY)
+    patch.setitem(failure_signatures.GRIDS, "tiny", TINY_FAILURES)
     # what E3 compares is computed by its own tests
     patch.setitem(offline_to_online.COMPARISONS, "tiny", offline_to_online.Comparison(()))
     patch.setenv("UEPO_RESULTS", str(results))
