@@ -282,12 +282,27 @@ Markdown(
 # %% [markdown]
 # ## When one fires
 #
-# The panel gives an advice with each alarm. The code is a few lines, from what a notebook has at
-# hand: `diagnostics.panel([...])` stands in [02](02_diffusion_policy.ipynb),
-# [03](03_subpolicies.ipynb), [05](05_augmentation.ipynb) and [07](07_online_finetuning.ipynb).
+# - **Collapse.** Compare $\tau$ with D's own div: a $\tau$ from the set itself sinks with it. Then
+#   raise $\kappa$, $\eta$, or the number of reverse steps. Fewer plans than modes need no guidance.
+# - **Worse T̂.** Keep T̂_init. Then look where $D_\mathrm{diff}$ goes: lower the ratio, tighten
+#   $\varepsilon$, shorten the rollouts. More real data is the remedy, imagined data is not.
+# - **Far start.** Collect logs where the robot starts, or start it where D is. Otherwise warm the
+#   critic up for longer and bound the first updates by a small target KL.
+# - **Implausible plans.** Train the diffusion policy for longer. If that does not help, check that
+#   each window's states belong to its actions, and that both are standardised alike.
+#
+# The panel shows each in a few words. It takes some lines of what a notebook has at hand; it stands
+# in [02](02_diffusion_policy.ipynb), [03](03_subpolicies.ipynb), [05](05_augmentation.ipynb) and
+# [07](07_online_finetuning.ipynb). Here it is for the exact model of the toy.
 
 # %%
-Markdown("\n".join(f"- *{name}*: {advice}" for name, advice in diagnostics.ADVICE.items()))
+exact = sets["model"]
+diagnostics.panel(
+    [
+        diagnostics.collapse(exact, similar),
+        diagnostics.implausible(exact, held.actions, similar),
+    ]
+)
 
 # %% [markdown]
 # ## What fails
