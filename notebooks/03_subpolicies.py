@@ -60,16 +60,8 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from uepo_lib import (
-    behaviors,
-    coverage,
-    diagnostics,
-    evaluation,
-    notebook,
-    portable,
-    toy_policies,
-    toys,
-)
+from uepo_lib import behaviors, coverage, evaluation, notebook, portable, toy_policies, toys
+from uepo_lib import diagnostics as health
 from uepo_lib.divergence import GuidanceConfig
 from uepo_lib.errors import UsageError
 from uepo_lib.figures import coverage as sets_of
@@ -536,11 +528,11 @@ except UsageError as error:
 # the set.
 
 # %%
-held, known = diagnostics.apart(studies[0].windows, studies[0].held_out[1])
-similar = diagnostics.similar_sequences(held.past, known, k=32)
+held, known = health.apart(studies[0].windows, studies[0].held_out[1])
+similar = health.similar_sequences(held.past, known, k=32)
 learnt = studies[0].diffusion_policy()
 sets = {k: studies[0].sub_policies(learnt, k).value.plan_shared(held.past) for k in kappas}
-pd.concat({k: diagnostics.panel([diagnostics.collapse(s, similar)]) for k, s in sets.items()})
+pd.concat({k: health.panel([health.collapse(s, similar)]) for k, s in sets.items()})
 
 # %% [markdown]
 # ## What fails

@@ -53,17 +53,8 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from uepo_lib import (
-    chain,
-    diagnostics,
-    noise_steering,
-    notebook,
-    ppo,
-    profiles,
-    settings,
-    stages,
-    statistics,
-)
+from uepo_lib import chain, noise_steering, notebook, ppo, profiles, settings, stages, statistics
+from uepo_lib import diagnostics as health
 from uepo_lib.experiments import online_alternatives as others
 from uepo_lib.figures import online as views
 from uepo_lib.figures.policy import both
@@ -546,7 +537,7 @@ reach.groupby(["title", "states"], sort=False)[["latent", "action", "pushed"]].m
 logged, (inside, outside) = studies[0].dataset.states, studies[0].held_out
 met = runs["UEPO", studies[0].seed].tensors("online")["states"]
 met = met[: here.budget.env_steps_per_update]
-diagnostics.panel([diagnostics.far_start(met, logged[inside], logged[outside][::10])])
+health.panel([health.far_start(met, logged[inside], logged[outside][::10])])
 
 # %% [markdown]
 # ## What it cost

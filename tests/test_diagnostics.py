@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from episode_toys import hand_made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -116,6 +117,21 @@ def test_similar_sequences_are_those_of_the_nearest_states() -> None:
         assert torch.equal(row, toy.actions[order])
     with pytest.raises(UsageError, match="k"):
         d.similar_sequences(past, toy, 51)
+
+
+def test_held_out_windows_and_the_others_are_all_and_share_no_episode() -> None:
+    data = hand_made([6, 5, 6, 4], [1.0] * 4)
+    windows = data.windows(1, 3)
+    held, known = d.apart(windows, torch.arange(6, 11), count=2)  # the second episode's steps
+    first, last = data.states[6], data.states[8]  # of its three windows the ends are drawn
+    torch.testing.assert_close(held.past[:, 0], torch.stack([first, last]))
+    assert len(known) == len(windows) - 3
+    begun = windows.now[known.index]
+    assert not ((begun >= 6) & (begun < 11)).any()
+    rest = known.batch(torch.arange(len(known)))
+    torch.testing.assert_close(rest.past[:, 0], data.states[begun])
+    with pytest.raises(UsageError, match="held"):
+        d.apart(windows, torch.tensor([99]))
 
 
 # -- findings and thresholds
