@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 
 from uepo_lib.diagnostics import CALIBRATION_SEEDS, SIGNATURES, TEST_SEEDS
 from uepo_lib.errors import check
-from uepo_lib.experiments.failure_signatures import CAUSES, HEALTHY
+from uepo_lib.experiments.failure_pipeline import CAUSES, HEALTHY
 
 FIRES, ALARMS = 0.8, 0.1
 """Four of five, and one in ten."""

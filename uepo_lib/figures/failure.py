@@ -17,7 +17,7 @@ from uepo_lib.diagnostics import (
     SIGNATURES,
     WORSE_MODEL,
 )
-from uepo_lib.experiments.failure_signatures import CAUSES, HEALTHY
+from uepo_lib.experiments.failure_pipeline import CAUSES, HEALTHY
 
 QUIET, LOUD, MILD = (plotting.COLOURS[name] for name in ("UEPO", "BC", "highlight"))
 DOORS = ((1, 1), (-1, 1), (-1, -1), (1, -1))
@@ -63,7 +63,7 @@ def draw_values(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _plain(value: float, place: int) -> str:
+def _plain(value: float, place: float) -> str:
     """A tick of a logarithmic axis: 1, 2 and 5 times powers of ten, the others without a number."""
     return f"{value:g}" if f"{value:e}"[0] in "125" else ""
 
