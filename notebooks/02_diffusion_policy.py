@@ -55,13 +55,13 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from uepo_lib import judging, notebook, toys
+from uepo_lib import diagnostics, judging, notebook, toys
 from uepo_lib.denoisers import DenoiserConfig
 from uepo_lib.diffusion import DiffusionConfig, train_diffusion
 from uepo_lib.figures import denoising, likelihood
 from uepo_lib.figures import policy as views
 from uepo_lib.stages import Study
-from uepo_lib.subpolicies import seeded_noise
+from uepo_lib.subpolicies import SubPolicies, seeded_noise
 
 # %%
 on_toy = ["noise_schedule", "forward_noising", "reverse_chain", "toy_training", "toy_samples"]
@@ -660,6 +660,17 @@ typical.round(2)
 # than the share within pairs. The height itself is another matter, as the last column shows: a
 # model that predicts $x_0$ learns the fine noise of the data last, and pays for it in every
 # dimension.
+
+# %% [markdown]
+# **Health panel.** Are this policy's plans like what was logged in such states? The value is their
+# distance from it, in units of held-out sequences; [17](17_failure_signatures.ipynb) sets the
+# threshold, on other tasks.
+
+# %%
+held, known = diagnostics.apart(studies[0].windows, studies[0].held_out[1])
+similar = diagnostics.similar_sequences(held.past, known, k=32)
+plans = SubPolicies.from_seeds(model, 16, 0).plan_shared(held.past)
+diagnostics.panel([diagnostics.implausible(plans, held.actions, similar)])
 
 # %% [markdown]
 # ## What fails

@@ -61,6 +61,7 @@ import torch
 from IPython.display import Markdown
 
 from uepo_lib import behaviors, coverage, evaluation, notebook, portable, toy_policies, toys
+from uepo_lib import diagnostics as health
 from uepo_lib.divergence import GuidanceConfig
 from uepo_lib.errors import UsageError
 from uepo_lib.figures import coverage as sets_of
@@ -520,6 +521,18 @@ try:
     portable.save_policy(path, four, studies[0].dataset)
 except UsageError as error:
     print(error)
+
+# %% [markdown]
+# **Health panel.** How many times closer are the sub-policies to each other than logged behaviour
+# is? [17](17_failure_signatures.ipynb) sets the threshold, on other tasks; a small $\kappa$ closes
+# the set.
+
+# %%
+held, known = health.apart(studies[0].windows, studies[0].held_out[1])
+similar = health.similar_sequences(held.past, known, k=32)
+learnt = studies[0].diffusion_policy()
+sets = {k: studies[0].sub_policies(learnt, k).value.plan_shared(held.past) for k in kappas}
+pd.concat({k: health.panel([health.collapse(s, similar)]) for k, s in sets.items()})
 
 # %% [markdown]
 # ## What fails

@@ -56,7 +56,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from uepo_lib import dynamics, notebook, statistics
+from uepo_lib import diagnostics, dynamics, notebook, statistics
 from uepo_lib.augmentation import AugmentationConfig, gaussian_kl
 from uepo_lib.experiments import epsilon as e2
 from uepo_lib.experiments import epsilon_verdict as verdicts
@@ -672,6 +672,19 @@ Markdown(
     + f"\n\nThe filter's choice is better than chance at equal volume in {lucky} of "
     f"{len(drawn_by_chance)} comparisons of means."
 )
+
+# %% [markdown]
+# **Health panel.** Is T̂ worse than T̂_init on held-out real steps? A value above 1 says so, a row a
+# seed; [17](17_failure_signatures.ipynb) sets the threshold, on the maze.
+
+
+# %%
+def squared(model: dynamics.DynamicsModel) -> torch.Tensor:
+    return (model.predict(held.states, held.actions)[0] - held.next_states).square().mean(-1)
+
+
+pairs = [(squared(t.value), squared(j.value)) for t, j in zip(initial, joint, strict=True)]
+diagnostics.panel([diagnostics.worse_model(*pair) for pair in pairs])
 
 # %% [markdown]
 # ## What fails

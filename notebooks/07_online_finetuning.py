@@ -54,6 +54,7 @@ import torch
 from IPython.display import Markdown
 
 from uepo_lib import chain, noise_steering, notebook, ppo, profiles, settings, stages, statistics
+from uepo_lib import diagnostics as health
 from uepo_lib.experiments import online_alternatives as others
 from uepo_lib.figures import online as views
 from uepo_lib.figures.policy import both
@@ -527,6 +528,16 @@ reach = others.reach_table(studies, ways)
 assert set(reach["name"]) == {"noise", "guided", "guided_kl"}
 assert (reach.pushed >= 0).all() and (reach.loc[reach["name"] == "noise", "latent"] > 0).all()
 reach.groupby(["title", "states"], sort=False)[["latent", "action", "pushed"]].mean().round(4)
+
+# %% [markdown]
+# **Health panel.** How far from D are the states of the first update's steps, in units of D's own
+# spacing? [17](17_failure_signatures.ipynb) sets the threshold, on other tasks.
+
+# %%
+logged, (inside, outside) = studies[0].dataset.states, studies[0].held_out
+met = runs["UEPO", studies[0].seed].tensors("online")["states"]
+met = met[: here.budget.env_steps_per_update]
+health.panel([health.far_start(met, logged[inside], logged[outside][::10])])
 
 # %% [markdown]
 # ## What it cost

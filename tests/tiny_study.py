@@ -18,6 +18,7 @@ from uepo_lib.evaluation import AMQConfig
 from uepo_lib.experiments import (
     data_need,
     epsilon,
+    failure_signatures,
     filming,
     initial_model,
     latency,
@@ -78,6 +79,7 @@ TINY_SEEDS = seed_sets.SeedGrid(
 TINY_DIALS = tradeoffs.DialGrid((0.5, 1.6), (1.0, 2.0), episodes=1, starts=2, horizon=4)
 TINY_DATA = data_need.DataGrid((0.5, 1.0), 3, 3, 3, 3, 1)
 
+TINY_FAILURES = failure_signatures.FailureGrid((0,), 64, 4, 2, 4, 2, 4, 3, 32, 4, env_steps=64)
 TINY_FILM = filming.PixelGrid(2, 2, 20, (1.0,), AutoencoderConfig(2, (2, 2, 2), num_updates=2))
 
 
@@ -92,6 +94,7 @@ def settle(patch: pytest.MonkeyPatch, results: Path, data: Path) -> None:
     patch.setitem(seed_sets.GRIDS, "tiny", TINY_SEEDS)
     patch.setitem(tradeoffs.GRIDS, "tiny", TINY_DIALS)
     patch.setitem(data_need.GRIDS, "tiny", TINY_DATA)
+    patch.setitem(failure_signatures.GRIDS, "tiny", TINY_FAILURES)
     patch.setitem(filming.GRIDS, "tiny", TINY_FILM)
     # what E3 compares is computed by its own tests
     patch.setitem(offline_to_online.COMPARISONS, "tiny", offline_to_online.Comparison(()))

@@ -12,6 +12,7 @@ from uepo_lib.experiments import (
     data_need,
     discarded,
     epsilon,
+    failure_signatures,
     initial_model,
     latency,
     model_selection,
@@ -151,6 +152,11 @@ def _pixels(study: Study) -> None:
         _ = pixels.measure(study).run
 
 
+def _failures(study: Study) -> None:
+    """E8: every cause of failure for one seed (17)."""
+    _ = failure_signatures.measure(study.seed, study.profile).run
+
+
 def _dials(study: Study) -> None:
     """E7: every dial of the guidance for one seed (16)."""
     tradeoffs.compute(study)
@@ -180,6 +186,7 @@ MORE = {
     "seeds": _seeds,
     "rival": _rival,
     "pixels": _pixels,
+    "failures": _failures,
     "dials": _dials,
     "data need": _data_need,
 }

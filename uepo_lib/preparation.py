@@ -12,6 +12,7 @@ from uepo_lib.errors import unknown
 from uepo_lib.experiments import (
     data_need,
     epsilon,
+    failure_signatures,
     filming,
     latency,
     offline_to_online,
@@ -114,6 +115,11 @@ def _dial_jobs(profile: str) -> list[Job]:
     return needs + _each_seed("dials", _of(tradeoffs.TASK))(profile)
 
 
+def _failure_jobs(profile: str) -> list[Job]:
+    seeds = failure_signatures.grid_of(profile).seeds
+    return [(failure_signatures.TASK, "failures", seed) for seed in seeds]
+
+
 _E2_DATA = _of(epsilon.TASK, epsilon.ELSEWHERE)
 EXPERIMENTS = {
     "multi_seed": Experiment("10", _seed_tasks, _seed_jobs),
@@ -128,10 +134,11 @@ EXPERIMENTS = {
     ),
     "pixels": Experiment("15", _of(filming.TASK), _each_seed("pixels", _of(filming.TASK))),
     "tradeoffs": Experiment("16", _of(tradeoffs.TASK), _dial_jobs),
+    "failure_signatures": Experiment("17", _of(failure_signatures.TASK), _failure_jobs),
 }
 LONGEST_FIRST = (
     "offline_to_online", "multi_seed", "initial_model", "epsilon_sensitivity", "tradeoffs",
-    "pixels",
+    "pixels", "failure_signatures",
 )  # fmt: skip
 """The experiments that need nothing of each other, in the order in which they begin."""
 

@@ -1,0 +1,190 @@
+"""E8: what a cause changes and what it leaves alone; a tiny grid end to end; rules of verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+from tiny_study import TINY_FAILURES, settle
+
+from uepo_lib import plotting
+from uepo_lib.diagnostics import (
+    CALIBRATION_SEEDS,
+    COLLAPSE,
+    FAR_START,
+    IMPLAUSIBLE,
+    SIGNATURES,
+    TEST_SEEDS,
+    THRESHOLDS,
+    WORSE_MODEL,
+)
+from uepo_lib.errors import UsageError
+from uepo_lib.experiments import failure_signatures as e8
+from uepo_lib.experiments import failure_verdict as verdicts
+from uepo_lib.experiments import failure_worlds as worlds
+from uepo_lib.figures import failure as _figures  # noqa: F401 - registers the figures
+
+TINY = replace(TINY_FAILURES, seeds=(0, 5))
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, pd.DataFrame]]:
+    folder, threads = tmp_path_factory.mktemp("failures"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        settle(patch, folder / "results", folder / "data")
+        patch.setattr(worlds, "ENVIRONMENTS", 2)
+        yield e8.run("tiny", TINY)[0]
+    torch.set_num_threads(threads)
+
+
+def test_every_cause_is_read_by_every_diagnostic(tables: dict[str, pd.DataFrame]) -> None:
+    found = tables["findings"]
+    assert (found["value"] > 0).all()
+    wide = found.pivot_table(
+        index=["seed", "setting", "cause"], columns="signature", values="value"
+    )
+    maze, toy = (wide.xs(setting, level="setting") for setting in (e8.MAZE, e8.TOY))
+    assert len(maze) == 2 * len(e8.CAUSES) and maze.notna().all().all()
+    assert len(toy) == 2 * (len(e8.CAUSES) - 1) and toy[WORSE_MODEL].isna().all()
+
+
+def test_a_cause_changes_its_own_measure_and_not_what_it_does_not_touch(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    wide = tables["findings"].pivot_table(
+        index=["setting", "seed"], columns=["cause", "signature"], values="value"
+    )
+    for setting, cause, same in (
+        (e8.MAZE, "weak T̂_init, no filter", (COLLAPSE, FAR_START, IMPLAUSIBLE)),
+        (e8.MAZE, "no guidance", (FAR_START, IMPLAUSIBLE)),
+        (e8.TOY, "far from D", (COLLAPSE, IMPLAUSIBLE)),
+    ):
+        part = wide.loc[setting]
+        own = e8.CAUSES[cause].signature
+        assert (part[cause, own] != part[e8.HEALTHY, own]).all()
+        for name in same:
+            assert (part[cause, name] == part[e8.HEALTHY, name]).all()
+    assert (wide["no guidance, small κ", COLLAPSE] > wide[e8.HEALTHY, COLLAPSE]).all()
+    assert (wide["far from D", FAR_START] > wide[e8.HEALTHY, FAR_START]).all()
+
+
+def test_the_pictures_are_drawn_from_the_tables(tables: dict[str, pd.DataFrame]) -> None:
+    judged = verdicts.judged(tables["findings"], THRESHOLDS)
+    plt.close(plotting.draw("17_values", judged))
+    plt.close(plotting.draw("17_pictures", tables["pictures"]))
+    assert set(tables["pictures"]["panel"]) == set(SIGNATURES)
+    shown = verdicts.test_table(judged)
+    assert set(shown["signature"]) == set(SIGNATURES) and (shown["runs"] == 1).all()
+    assert set(verdicts.verdict(judged).values()) == {"inconclusive"}
+
+
+def test_the_toys_dynamics_and_walks_agree() -> None:
+    world = worlds.toy_world(0, 32, 32)
+    steps = world.transitions
+    toy = worlds.four_doors(0, 32)
+    torch.testing.assert_close(toy.step(steps.states, steps.actions), steps.next_states)
+    assert len(steps) == 32 * worlds.HORIZON
+    mine, other = (
+        world.explore(_Still(), 0) for world in (world, worlds.toy_world(0, 32, 32, True))
+    )
+    torch.testing.assert_close(other - mine, worlds.ELSEWHERE.expand_as(mine))
+
+
+class _Still:
+    n, obs_horizon, action_horizon = 1, 1, worlds.HORIZON
+
+    def act(self, states: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        return states.new_zeros(1, states.shape[1], worlds.HORIZON, 2)
+
+
+def test_shuffled_windows_hold_the_same_states_with_the_actions_of_others() -> None:
+    toy = worlds.four_doors(0, 64)
+    index = torch.arange(64)
+    plain, shuffled = toy.batch(index), worlds.Shuffled(toy).batch(index)
+    assert torch.equal(plain.past, shuffled.past)
+    assert not torch.equal(plain.actions, shuffled.actions)
+    key = lambda a: sorted(a.flatten(1).sum(-1).tolist())  # noqa: E731
+    assert key(plain.actions) == key(shuffled.actions)
+
+
+def test_bad_grids_are_named() -> None:
+    for change, name in (({"seeds": ()}, "seeds"), ({"few": 40}, "few"), ({"probe": 8}, "probe")):
+        with pytest.raises(UsageError, match=name):
+            replace(e8.FailureGrid(), **change)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="profile"):
+        e8.grid_of("huge")
+
+
+# -- verdicts on made-up tables
+
+
+def made_up(provoked: float, healthy: float, seeds: tuple[int, ...] = TEST_SEEDS) -> pd.DataFrame:
+    """Values as multiples of the threshold: of the diagnostic a cause is meant for, and of all
+    others."""
+    rows = [
+        (seed, setting, cause, name, THRESHOLDS[name] * value)
+        for seed in (*CALIBRATION_SEEDS, *seeds)
+        for setting in e8.SETTINGS
+        for cause, what in e8.CAUSES.items()
+        for name in SIGNATURES
+        for value in [provoked if what.signature == name and not what.mild else healthy]
+    ]
+    columns = ["seed", "setting", "cause", "signature", "value"]
+    return verdicts.judged(pd.DataFrame(rows, columns=columns), THRESHOLDS)
+
+
+def test_a_panel_that_fires_there_and_is_quiet_elsewhere_is_supported() -> None:
+    table = made_up(2.0, 0.5)
+    assert set(verdicts.verdict(table).values()) == {"supported"}
+    assert (verdicts.test_table(table)["fired"] == len(TEST_SEEDS)).all()
+    assert verdicts.alarms(table) | {"low": 0, "high": 0} == {
+        "runs": 10, "fired": 0, "low": 0, "high": 0
+    }  # fmt: skip
+
+
+def test_a_panel_that_never_or_always_fires_is_not() -> None:
+    quiet, loud = verdicts.verdict(made_up(0.5, 0.5)), verdicts.verdict(made_up(2.0, 2.0))
+    assert {quiet[name] for name in SIGNATURES} == {"not supported"}
+    assert quiet["false alarms"] == "supported" and loud["false alarms"] == "not supported"
+
+
+def test_four_of_five_are_enough_three_are_partly_and_four_runs_say_nothing() -> None:
+    table = made_up(2.0, 0.5)
+    one = (table["setting"] == e8.MAZE) & (table["cause"] == "far from D")
+    one &= table["signature"] == FAR_START
+    for seeds, label in (((5,), "supported"), ((5, 6), "partly")):
+        weaker = table.copy()
+        weaker.loc[one & weaker["seed"].isin(seeds), "fired"] = False
+        assert verdicts.verdict(weaker)[FAR_START] == label
+    fewer = made_up(2.0, 0.5, TEST_SEEDS[:4])
+    assert set(verdicts.verdict(fewer).values()) == {"supported", "inconclusive"}
+
+
+def test_one_alarm_in_ten_healthy_runs_is_allowed_and_two_diagnostics_are_one_alarm() -> None:
+    table = made_up(2.0, 0.5)
+    healthy = (table["cause"] == e8.HEALTHY) & (table["setting"] == e8.TOY)
+    table.loc[healthy & (table["seed"] == 5), "fired"] = True
+    assert verdicts.alarms(table)["fired"] == 1
+    assert verdicts.verdict(table)["false alarms"] == "supported"
+    table.loc[healthy & (table["seed"] == 6) & (table["signature"] == COLLAPSE), "fired"] = True
+    assert verdicts.verdict(table)["false alarms"] == "not supported"
+
+
+def test_the_record_holds_the_calibration_seeds_and_no_mild_cause() -> None:
+    kept = verdicts.to_record(made_up(2.0, 0.5))
+    assert set(kept["seed"]) == set(CALIBRATION_SEEDS)
+    assert {cause for cause in kept["cause"] if e8.CAUSES[cause].mild} == set()
+    below = kept["value"] < kept["signature"].map(THRESHOLDS)
+    assert (below == (kept["provoked"] == 0)).all() and below.any() and not below.all()
+
+
+def test_intervals_are_clopper_pearsons() -> None:
+    shown = verdicts.test_table(made_up(2.0, 0.5))
+    # 5 of 5: the lower end solves p^5 = 0.025
+    assert shown["low"].iloc[0] == pytest.approx(0.025 ** (1 / 5))
+    assert shown["high"].iloc[0] == 1

@@ -1,0 +1,128 @@
+"""E8 as pictures: each diagnostic's values beside its threshold, and the failures themselves."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from uepo_lib import plotting
+from uepo_lib.diagnostics import (
+    CALIBRATION_SEEDS,
+    COLLAPSE,
+    FAR_START,
+    IMPLAUSIBLE,
+    SIGNATURES,
+    WORSE_MODEL,
+)
+from uepo_lib.experiments.failure_pipeline import CAUSES, HEALTHY
+
+QUIET, LOUD, MILD = (plotting.COLOURS[name] for name in ("UEPO", "BC", "highlight"))
+DOORS = ((1, 1), (-1, 1), (-1, -1), (1, -1))
+TITLES = {
+    COLLAPSE: "n plans from one state (toy)",
+    WORSE_MODEL: "error of T̂ on real steps (maze)",
+    FAR_START: "arrivals while fine-tuning (maze)",
+    IMPLAUSIBLE: "plans from one state (toy)",
+}
+
+
+def _colour(cause: str) -> str:
+    if cause == HEALTHY:
+        return QUIET
+    return MILD if CAUSES[cause].mild else LOUD
+
+
+@plotting.figure("17_values")
+def draw_values(table: pd.DataFrame) -> Figure:
+    """Columns seed, setting, cause, signature, value, threshold: a panel a signature, with the
+    healthy runs and those provoked for it; hollow where the threshold was set."""
+    figure, axes = plotting.panels(len(SIGNATURES), 2.7, 3.4)
+    for panel, name in zip(axes, SIGNATURES, strict=True):
+        part = table[table["signature"] == name]
+        causes = [c for c in CAUSES if c == HEALTHY or CAUSES[c].signature == name]
+        columns = [
+            (cause, setting) for cause in causes for setting in part["setting"].unique()
+        ]  # fmt: skip
+        for place, (cause, setting) in enumerate(columns):
+            chosen = part[(part["cause"] == cause) & (part["setting"] == setting)]
+            _strip(panel, place, chosen, _colour(cause))
+        panel.axhline(float(part["threshold"].iloc[0]), color="0.3", linestyle="--", linewidth=1)
+        labels = [f"{s}: {'healthy' if c == HEALTHY else c}" for c, s in columns]
+        panel.set_xticks(range(len(columns)), labels, rotation=40, ha="right", size="x-small")
+        panel.set(yscale="log", title=name, xlim=(-0.6, len(columns) - 0.4))
+        for set_formatter in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
+            set_formatter(_plain)
+    axes[0].set_ylabel("value (no unit)")
+    for face, label in (("none", "seeds 0 to 4: set the threshold"), ("0.3", "seeds 5 to 9: test")):
+        axes[0].scatter([], [], edgecolors="0.3", facecolors=face, s=18, label=label)
+    axes[0].plot([], [], "--", color="0.3", linewidth=1, label="threshold")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def _plain(value: float, place: float) -> str:
+    """A tick of a logarithmic axis: 1, 2 and 5 times powers of ten, the others without a number."""
+    return f"{value:g}" if f"{value:e}"[0] in "125" else ""
+
+
+def _strip(axes: Axes, place: int, part: pd.DataFrame, colour: str) -> None:
+    part = part.sort_values("seed")
+    known = part["seed"].isin(CALIBRATION_SEEDS)
+    spread = np.linspace(-0.22, 0.22, max(len(part), 2))[: len(part)]
+    for chosen, face in ((known, "none"), (~known, colour)):
+        axes.scatter(
+            place + spread[chosen.to_numpy()], part.loc[chosen, "value"], edgecolors=colour,
+            facecolors=face, s=18, zorder=3,
+        )  # fmt: skip
+
+
+@plotting.figure("17_pictures")
+def draw_pictures(table: pd.DataFrame) -> Figure:
+    """Columns seed, panel, cause, line, x, y. Walks and errors are of the last seed, curves of
+    all."""
+    last = table[table["seed"] == table["seed"].max()]
+    figure, axes = plt.subplots(2, 2, figsize=(7.4, 6.4))
+    for panel, name in zip(axes.flat, SIGNATURES, strict=True):
+        panel.set_title(TITLES[name])
+        part = (table if name == FAR_START else last).query("panel == @name")
+        bad = next(c for c in CAUSES if CAUSES[c].signature == name)
+        for cause in (HEALTHY, bad):
+            chosen = part[part["cause"] == cause]
+            draw = {WORSE_MODEL: _errors, FAR_START: _curves}.get(name, _walks)
+            draw(panel, chosen, _colour(cause), "healthy" if cause == HEALTHY else cause)
+        panel.legend(loc="upper left", handlelength=1.4)
+    return figure
+
+
+def _walks(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
+    for line, walk in part.groupby("line"):
+        axes.plot(walk["x"], walk["y"], color=colour, alpha=0.6, linewidth=1,
+                  label=label if line == 0 else None)  # fmt: skip
+    x, y = zip(*DOORS, strict=True)
+    axes.scatter(x, y, marker="s", color="0.6", s=24, zorder=0)
+    axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.9), aspect="equal", xticks=(), yticks=())
+
+
+def _errors(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
+    alone, final = (part[part["line"] == line] for line in (0, 1))
+    if colour == QUIET:  # the same model is the base of both
+        axes.plot(alone["x"], alone["y"], "--", color="0.4", label="model of D alone")
+    axes.plot(final["x"], final["y"], color=colour, label=f"T̂, {label}")
+    low, high = axes.get_ylim()
+    axes.set(
+        yscale="log", xlabel="share of held-out steps", ylabel="RMS error below",
+        ylim=(part["y"].min() / 2 if colour == QUIET else low, max(high, 8 * part["y"].max())),
+    )  # fmt: skip
+
+
+def _curves(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
+    order = part.groupby("line")["x"].rank(method="first")  # runs end a chunk apart
+    part, order = part[order > 1], order[order > 1]  # no episode has ended in the first update
+    wide = part.assign(update=order).pivot_table(index="update", columns="line", values="y")
+    steps = part.assign(update=order).groupby("update")["x"].mean()
+    axes.plot(steps, wide.to_numpy(), color=colour, alpha=0.3, linewidth=0.9)
+    axes.plot(steps, wide.mean(axis=1), color=colour, marker="o", markersize=3, label=label)
+    axes.set(xlabel="environment steps", ylabel="share that arrives", ylim=(-0.05, 1.25))
