@@ -14,11 +14,15 @@ marked as our choice in :data:`PUBLISHED` where it has none.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import pandas as pd
 
 from uepo_lib.errors import unknown
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -212,9 +216,14 @@ PUBLISHED = {
 
 def budget(profile: str) -> Budget:
     """The budget called ``profile``; ``UsageError`` for another name."""
-    if profile not in PROFILES:
-        raise unknown("profile", profile, PROFILES)
-    return PROFILES[profile]
+    return entry(PROFILES, profile)
+
+
+def entry(sizes: Mapping[str, T], profile: str) -> T:
+    """The entry of ``sizes`` for ``profile``; ``UsageError`` for a profile without one."""
+    if profile not in sizes:
+        raise unknown("profile", profile, sizes)
+    return sizes[profile]
 
 
 def current(profile: str | None = None) -> str:

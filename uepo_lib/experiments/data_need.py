@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from uepo_lib import profiles, statistics
-from uepo_lib.errors import check, unknown
+from uepo_lib.errors import check
 from uepo_lib.evaluation import Evaluation
 from uepo_lib.methods.uepo import UEPOConfig, select
 from uepo_lib.runs import Run
@@ -66,9 +66,7 @@ GRIDS = {
 
 def grid_of(profile: str) -> DataGrid:
     """The grid of ``profile``; ``UsageError`` for a profile without one."""
-    if profile not in GRIDS:
-        raise unknown("profile", profile, GRIDS)
-    return GRIDS[profile]
+    return profiles.entry(GRIDS, profile)
 
 
 def evaluations(

@@ -101,9 +101,7 @@ GRIDS = {
 
 def grid_of(profile: str) -> EpsilonGrid:
     """The grid of ``profile``; ``UsageError`` for a profile without one."""
-    if profile not in GRIDS:
-        raise unknown("profile", profile, GRIDS)
-    return GRIDS[profile]
+    return profiles.entry(GRIDS, profile)
 
 
 # -- what is computed

@@ -35,6 +35,7 @@ from uepo_lib import (
     dynamics,
     environments,
     ppo,
+    profiles,
     rollouts,
     schedules,
     slices,
@@ -42,7 +43,6 @@ from uepo_lib import (
 )
 from uepo_lib.coverage import coverage
 from uepo_lib.diagnostics import COLLAPSE, FAR_START, IMPLAUSIBLE, WORSE_MODEL
-from uepo_lib.errors import unknown
 from uepo_lib.experiments import failure_worlds as worlds
 from uepo_lib.experiments.failure_pipeline import CAUSES, DRAWS, HEALTHY, FailureGrid, Pipeline
 from uepo_lib.experiments.failure_worlds import MAZE, TOY, World
@@ -72,9 +72,7 @@ GRIDS = {
 
 def grid_of(profile: str) -> FailureGrid:
     """The grid of ``profile``; ``UsageError`` for a profile without one."""
-    if profile not in GRIDS:
-        raise unknown("profile", profile, GRIDS)
-    return GRIDS[profile]
+    return profiles.entry(GRIDS, profile)
 
 
 # -- one seed

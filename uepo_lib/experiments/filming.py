@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
 
-from uepo_lib import datasets, executed, latents, pixels
-from uepo_lib.errors import check, unknown
+from uepo_lib import datasets, executed, latents, pixels, profiles
+from uepo_lib.errors import check
 from uepo_lib.executed import Executed
 from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.latents import PCA, Autoencoder, AutoencoderConfig, Encode
@@ -52,9 +52,7 @@ GRIDS = {
 
 def grid_of(profile: str) -> PixelGrid:
     """The grid of ``profile``; ``UsageError`` for a profile without one."""
-    if profile not in GRIDS:
-        raise unknown("profile", profile, GRIDS)
-    return GRIDS[profile]
+    return profiles.entry(GRIDS, profile)
 
 
 @dataclass(frozen=True)

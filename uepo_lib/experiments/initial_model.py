@@ -35,7 +35,7 @@ from uepo_lib import (
 from uepo_lib.augmentation import AugmentationConfig
 from uepo_lib.datasets import Batch, Transitions
 from uepo_lib.dynamics import DynamicsModel
-from uepo_lib.errors import check, unknown
+from uepo_lib.errors import check
 from uepo_lib.experiments.discarded import mean_by_trajectory
 from uepo_lib.miscalibration import Probe, WeakMotors, probe
 from uepo_lib.pools import Choice, Pool
@@ -87,9 +87,7 @@ GRIDS = {
 
 def grid_of(profile: str) -> InitialGrid:
     """The grid of ``profile``; ``UsageError`` for a profile without one."""
-    if profile not in GRIDS:
-        raise unknown("profile", profile, GRIDS)
-    return GRIDS[profile]
+    return profiles.entry(GRIDS, profile)
 
 
 class Bench(SlicedStudy):

@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from uepo_lib import delayed, denoisers, diffusion, policies, schedules, subpolicies
+from uepo_lib import delayed, denoisers, diffusion, policies, profiles, schedules, subpolicies
 from uepo_lib.denoisers import DenoiserConfig
 from uepo_lib.diffusion import DiffusionConfig, build_diffusion
-from uepo_lib.errors import check, unknown
+from uepo_lib.errors import check
 from uepo_lib.evaluation import evaluate
 from uepo_lib.policies import GaussianConfig, GaussianPolicy, Policy
 from uepo_lib.runs import Run
@@ -71,9 +71,7 @@ GRIDS = {
 
 def grid_of(profile: str) -> LatencyGrid:
     """The grid of ``profile``; ``UsageError`` for a profile without one."""
-    if profile not in GRIDS:
-        raise unknown("profile", profile, GRIDS)
-    return GRIDS[profile]
+    return profiles.entry(GRIDS, profile)
 
 
 # -- times

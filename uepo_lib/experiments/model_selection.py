@@ -19,7 +19,6 @@ import torch
 
 from uepo_lib import dynamics, evaluation, profiles, selection
 from uepo_lib.dynamics import DynamicsModel
-from uepo_lib.errors import unknown
 from uepo_lib.evaluation import AMQConfig, Evaluation
 from uepo_lib.experiments import epsilon
 from uepo_lib.experiments.comparison_verdict import judged
@@ -40,9 +39,7 @@ CELL = ["source", "epsilon", "acceptance"]
 
 def amq_of(profile: str) -> AMQConfig:
     """How AM-Q is asked at ``profile``; ``UsageError`` for a profile without an answer."""
-    if profile not in AMQ:
-        raise unknown("profile", profile, AMQ)
-    return AMQ[profile]
+    return profiles.entry(AMQ, profile)
 
 
 def measure(seed: int, profile: str) -> Product[pd.DataFrame]:

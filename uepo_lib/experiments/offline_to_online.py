@@ -21,7 +21,7 @@ import pandas as pd
 
 from uepo_lib import profiles, settings, tasks
 from uepo_lib.curves import area_under_curve, dip, regret, steps_to
-from uepo_lib.errors import check, unknown
+from uepo_lib.errors import check
 from uepo_lib.evaluation import Evaluation
 from uepo_lib.experiments.contenders import Contender, contenders, privileged
 from uepo_lib.methods.uepo import UEPOConfig, uepo
@@ -78,9 +78,7 @@ COMPARISONS = {
 
 def comparison_of(profile: str) -> Comparison:
     """What ``profile`` compares; ``UsageError`` for a profile without a comparison."""
-    if profile not in COMPARISONS:
-        raise unknown("profile", profile, COMPARISONS)
-    return COMPARISONS[profile]
+    return profiles.entry(COMPARISONS, profile)
 
 
 def data_of(profile: str) -> tuple[str, ...]:

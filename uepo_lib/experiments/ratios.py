@@ -15,7 +15,6 @@ from __future__ import annotations
 import pandas as pd
 
 from uepo_lib import profiles
-from uepo_lib.errors import unknown
 from uepo_lib.experiments import epsilon
 from uepo_lib.experiments.epsilon import EpsilonGrid
 from uepo_lib.runs import Run
@@ -43,9 +42,7 @@ GRIDS = {
 
 def grid_of(profile: str) -> EpsilonGrid:
     """The grid of ``profile``; ``UsageError`` for a profile without one."""
-    if profile not in GRIDS:
-        raise unknown("profile", profile, GRIDS)
-    return GRIDS[profile]
+    return profiles.entry(GRIDS, profile)
 
 
 def measure_ratios(seed: int, profile: str) -> Product[pd.DataFrame]:

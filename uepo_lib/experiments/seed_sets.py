@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from uepo_lib import datasets, mixture_density
-from uepo_lib.errors import check, unknown
+from uepo_lib import datasets, mixture_density, profiles
+from uepo_lib.errors import check
 from uepo_lib.guided_sets import STRONG
 from uepo_lib.mixture_density import MixtureConfig, MixtureDensity, MixturePolicy, train_mixture
 from uepo_lib.policies import Policy, Together
@@ -89,9 +89,7 @@ GRIDS = {
 
 def grid_of(profile: str) -> SeedGrid:
     """The grid of ``profile``; ``UsageError`` for a profile without one."""
-    if profile not in GRIDS:
-        raise unknown("profile", profile, GRIDS)
-    return GRIDS[profile]
+    return profiles.entry(GRIDS, profile)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 
 from uepo_lib import divergence, executed, profiles, statistics
 from uepo_lib.divergence import EtaSchedule, nearest_neighbour
-from uepo_lib.errors import check, unknown
+from uepo_lib.errors import check
 from uepo_lib.evaluation import Evaluation
 from uepo_lib.executed import Executed
 from uepo_lib.runs import Run
@@ -69,9 +69,7 @@ GRIDS = {
 
 def grid_of(profile: str) -> DialGrid:
     """The grid of ``profile``; ``UsageError`` for a profile without one."""
-    if profile not in GRIDS:
-        raise unknown("profile", profile, GRIDS)
-    return GRIDS[profile]
+    return profiles.entry(GRIDS, profile)
 
 
 def dial(study: Study, eta: float, threshold: float) -> Product[SubPolicies]:
