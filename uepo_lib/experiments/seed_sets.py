@@ -72,7 +72,7 @@ class SeedGrid:
 _NOISES = ("hopper-medium-noise-0", "hopper-medium-noise-10")
 """The medium policy's data with less noise on its actions, or none."""
 _LARGE = SeedGrid(
-    (*SeedGrid().tasks, *_NOISES, "hopper-medium-expert"), episodes=50, guided_episodes=20,
+    (*SeedGrid().tasks, *_NOISES), episodes=50, guided_episodes=20,
     starts=64, rival_share=1.0,
 )  # fmt: skip
 GRIDS = {
