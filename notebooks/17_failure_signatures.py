@@ -320,6 +320,8 @@ diagnostics.panel(
 #
 # - **Thresholds do not travel far.** They belong to two small settings. On another robot a value is
 #   to be read beside that of a run known to be good.
+# - **Healthy is not good.** A healthy run is one without a cause. Its small networks still miss
+#   doors and goals, as the table of outcomes shows, and no diagnostic says how good a policy is.
 # - **Gross failures.** The provoked runs are much worse than the healthy ones; how small a failure
 #   can be seen was not measured.
 # - **A nearest neighbour is short-sighted.** A plan may follow a logged one step for step and yet
