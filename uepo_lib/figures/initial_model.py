@@ -108,7 +108,7 @@ def draw_gain(table: pd.DataFrame) -> Figure:
         where = "simulator" if source == "simulator" else "T̂_init"
         axes.set(xlabel="T̂_init", title=f"{where}, {step} step{'s' if step > 1 else ''}")
     panels[0].set_ylabel("log2(error of D alone / error of T̂)")
-    panels[0].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
