@@ -167,7 +167,7 @@ Markdown(
     "**Result.** T̂_init's true error on refused over that on kept simulator trajectories: "
     + ", ".join(f"{x:.1f} ({name})" for name, x in
                 (real["refused_error"] / real["kept_error"]).items())
-    + ". Below 1 the filter does not even keep what T̂_init predicts best, since its unit is σ̂."
+    + ". Below 1 the filter does not even keep what T̂_init predicts best."
 )  # fmt: skip
 
 # %% [markdown]
@@ -212,7 +212,9 @@ Markdown(
 # what actions do lies far beyond 1, at $1/(1 - 0.8)$. The dotted line is T̂ on D alone.
 #
 # Each round generates from, or filters by, the T̂ of the round before, and fits T̂ to D and the new
-# D_diff. Simulator trajectories are always the same ones, judged anew.
+# D_diff. Simulator trajectories are always the same ones, judged anew. The linear world is computed
+# at the volumes that passed, not at the wanted ratio: changed after one seed, whose D_diff stayed
+# small.
 #
 # **Expectation.** As in the toy: model transitions keep two thirds a round where the ratio is
 # filled, random real ones nothing, the filter something between.

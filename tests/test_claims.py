@@ -31,7 +31,8 @@ def results(gain: float, spread: float = 0.05, seeds: int = 5) -> Results:
     )
     rows = [
         {"seed": seed, "source": source, "ratio": ratio, "epsilon": 0.05, "acceptance": kind,
-         "data": data, "step": 1, "gain": effect * ratio * (kind == "kl")}
+         "data": data, "step": 1, "volume": 10, "wanted": 10,
+         "gain": effect * ratio * (kind == "kl")}
         for seed, effect in enumerate(effects)
         for source in ("model", "simulator")
         for ratio in (1.0, 2.0)

@@ -187,7 +187,7 @@ def _dynamics(data: str, source: str) -> Callable[[Results], Found]:
 
 
 def _ratio(results: Results) -> Found:
-    table = results.ratios
+    table = sensitivity_verdict.reached(results.ratios)
     mine = table[
         (table["acceptance"] == "kl") & (table["data"] == epsilon.INSIDE) & (table["step"] == 1)
         & (table["source"] == "model")
@@ -195,7 +195,7 @@ def _ratio(results: Results) -> Found:
     large = mine[mine["ratio"].between(*sensitivity_verdict.LARGE)].groupby("seed")["gain"].mean()
     small = mine[mine["ratio"] <= 1].groupby("seed")["gain"].mean()
     if large.empty:
-        return Found("not played at this profile", 0, "not testable here")
+        return Found("no such ratio was reached", 0, "not testable here")
     return _log2("less log₂ of the squared error than at ratios up to 1", large - small)
 
 

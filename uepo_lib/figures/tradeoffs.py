@@ -61,11 +61,12 @@ def _of_guidance(dials: pd.DataFrame) -> pd.DataFrame:
 
 def _of_ratio(ratios: pd.DataFrame) -> pd.DataFrame:
     found = gains(ratios, steps=(1,))
-    found = found[(found["acceptance"] == "kl") & (found["data"] == INSIDE)]
+    unfiltered = (found["acceptance"] == "kl") & found["epsilon"].isna()
+    found = found[unfiltered & (found["data"] == INSIDE)]
     rows = []
     for row in found.itertuples():
         about = ("ratio", row.ratio)
-        gain = "log₂ of T̂'s error, less than T̂_init's"
+        gain = "T̂'s error below T̂_init's, log₂, no filter"
         rows.append((*about, BUYS, gain, row.source, row.seed, row.gain))
         rows.append((*about, COSTS, "transitions made", row.source, row.seed, row.volume))
     return pd.DataFrame(rows, columns=_COLUMNS)
