@@ -1,4 +1,5 @@
-"""Four claims about E2, each a pure function of a table. Thresholds but FILLED were fixed before them.
+"""Four claims about E2, each a pure function of a table. Thresholds stood before the tables,
+FILLED excepted.
 
 An effect on the error is a difference of log2 errors, paired by seed, and one of selection is in
 points of normalised score. Each function returns a row a comparison: what is compared, ``mean``,
