@@ -128,6 +128,16 @@ Markdown(
 )
 
 # %% [markdown]
+# ## What the paper leaves open
+#
+# | open question | measured in |
+# |---|---|
+# | Is it fast enough for real-time control? | [13](13_inference_latency.ipynb) |
+# | How faithful must the initial dynamics model be? | [14](14_initial_model.ipynb) |
+# | Does the divergence carry over to pixels? | [15](15_pixels.ipynb) |
+# | How are n, η, τ and the ratio to be set? | [16](16_tradeoffs.ipynb) |
+# | How is a failure noticed? | [17](17_failure_signatures.ipynb) |
+#
 # ## What can be concluded
 #
 # - About the *arithmetic*, all of it: it needs no runs.
