@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from uepo_lib import latents, pixels, preparation, rendering
+from uepo_lib import jobs, latents, pixels, rendering
 from uepo_lib.datasets import Normaliser
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import filming, pixels_measures
@@ -313,7 +313,7 @@ def test_without_opengl_nothing_runs_and_nothing_is_invented(
         pixels.renderer()
     measured: list[object] = []
     monkeypatch.setattr(e6, "measure", measured.append)
-    preparation._pixels(None)  # type: ignore[arg-type]
+    jobs.compute("hopper-medium", "pixels", 0, "smoke")
     assert measured == []
 
 
