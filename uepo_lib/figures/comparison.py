@@ -114,6 +114,7 @@ def draw_curves(table: pd.DataFrame) -> Figure:
         axes.axhline(level, color="0.4", linestyle=(0, (1, 3)), linewidth=1)
         axes.text(here.env_steps.max(), level, "90 % of the expert", size="x-small", ha="right",
                   va="bottom", color="0.35")  # fmt: skip
+        axes.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1_000:g}k")
         axes.set(title=task, xlabel="online environment steps")
     panels[0].set_ylabel("normalised score, noise-free")
     handles, labels = panels[0].get_legend_handles_labels()

@@ -136,7 +136,7 @@ def draw_beyond_chance(table: pd.DataFrame) -> Figure:
     panels[0, 0].set_ylabel("sd of members' true means")
     panels[1, 0].set_ylabel("best of n − mean of the set,\non other episodes")
     handles, labels = panels[1, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure
 
 
@@ -256,7 +256,7 @@ def draw_distances(table: pd.DataFrame) -> Figure:
         axes.set(title=task, xlabel="div to the nearest plan", xlim=(0, None), ylim=(0, None))
     panels[0].set_ylabel("RMS distance of what is done")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure
 
 
