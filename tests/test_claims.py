@@ -26,7 +26,10 @@ def results(gain: float, spread: float = 0.05, seeds: int = 5) -> Results:
         (claim.text, "maze-routes", gain, effects, said) for claim in multi_seed_verdict.CLAIMS
     ], columns=["claim", "task", "gain", "gains", "verdict"])  # fmt: skip
     made.__dict__["data_need"] = pd.DataFrame(
-        [("further ahead than with the most data", 0.01, gain, effects, said)],
+        [
+            (question, 0.01, gain, effects, said)
+            for question in ("ahead of the clone", "further ahead than with the most data")
+        ],
         columns=["question", "share", "gain", "gains", "verdict"],
     )
     rows = [
@@ -44,7 +47,12 @@ def results(gain: float, spread: float = 0.05, seeds: int = 5) -> Results:
     scores, online = [], []
     for task in ("hopper-medium", "pen-cloned"):
         for seed, effect in enumerate(effects):
-            for row, lead in (("uepo", 100 * effect), ("uni_o4", 0.0)):
+            for row, lead in (
+                ("uepo", 100 * effect),
+                ("uni_o4", 0.0),
+                ("uni_o4_select", 0.0),
+                ("bc", 0.0),
+            ):
                 value = 100.0 + lead
                 about = {"task": task, "seed": seed, "row": row}
                 scores.append({**about, "offline": value, "sampled": value})
