@@ -121,7 +121,7 @@ here.draw("overview", overview_table(), task="the method", seeds=[])
 # | profile | what it is for | how long, all notebooks |
 # |---|---|---|
 # | `smoke` | every line of code runs; its numbers mean nothing | minutes, two cores |
-# | `laptop` | the default; what these pages show | about two hours, two cores |
+# | `laptop` | the default; what these pages show | about three hours, two cores |
 # | `full` | more data, more updates, five seeds | some 70 core-hours, estimated |
 # | `paper` | the published sizes | a GPU |
 #
