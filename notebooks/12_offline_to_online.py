@@ -171,6 +171,21 @@ for family, part in (("locomotion", walking), ("hand", hands)):
         )
 Markdown("\n".join(["**UEPO as printed over Uni-O4, relative to Uni-O4's total**", "", *lines]))
 
+# %%
+overall = headline[headline["over"] == "all tasks"].pivot(
+    index="measure", columns="pair", values="gain"
+)
+lead, equal_lead = overall["headline"], overall["equal: select only"]
+owed = {m: lead[m] - equal_lead[m] for m in ("offline", "end")}
+Markdown(
+    f"**Whose lead is it?** Over Uni-O4 as published UEPO leads by {lead['offline']:+.1f} points "
+    f"offline and {lead['end']:+.1f} at the end. Over the same Uni-O4 without its offline PPO, "
+    f"which is the equal row, by {equal_lead['offline']:+.1f} and {equal_lead['end']:+.1f}. So "
+    f"{owed['offline']:+.1f} and {owed['end']:+.1f} points of the lead are what offline PPO did to "
+    f"Uni-O4 here; what is left is the policy class and its many seeds. Over plain cloning it is "
+    f"{overall.loc['offline', 'UEPO over BC']:+.1f} and {overall.loc['end', 'UEPO over BC']:+.1f}."
+)
+
 # %% [markdown]
 # With fewer than five seeds no verdict goes past *inconclusive*: three against three cannot reach
 # p = 0.05, whatever the numbers. `make reproduce PROFILE=full` has five.
