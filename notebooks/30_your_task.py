@@ -141,7 +141,7 @@ def two_ways(at, generator):
 task = tasks.register(
     tasks.Task("pillar-two-ways", point, "own/pillar/two-ways-v0", "two ways round", "own")
 )
-own.collect(task, here.profile, two_ways, 1_500 if here.profile == "smoke" else 10_000)
+_ = own.collect(task, here.profile, two_ways, 1_500 if here.profile == "smoke" else 10_000)
 
 # %% [markdown]
 # A `Study` is one task, seed and budget; `overrides` changes any setting of any part. This task is
