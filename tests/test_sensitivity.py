@@ -191,15 +191,6 @@ def test_means_of_trajectories_are_those_of_a_plain_loop(lengths: list[int], see
         assert (mean.isnan() and not len(part)) or torch.isclose(mean, part.mean(), atol=1e-6)
 
 
-def test_nearest_is_the_smallest_of_all_distances() -> None:
-    generator = torch.Generator().manual_seed(0)
-    points, known = (torch.randn(n, 3, generator=generator) for n in (7, 5))
-    every = (points[:, None] - known[None]).norm(dim=-1)
-    torch.testing.assert_close(discarded.nearest(points, known, 2), every.min(1).values)
-    with pytest.raises(UsageError, match="known"):
-        discarded.nearest(points, known[:0])
-
-
 def trajectories() -> pd.DataFrame:
     """The filter's value ranks T̂_init's error, and the random control learns most where it errs."""
     value = np.arange(1.0, 11.0)

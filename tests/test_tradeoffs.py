@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -45,8 +46,8 @@ def test_the_perturbation_is_the_printed_one(folder: Path) -> None:
     near, tau = guidance.distance(x0), 2 * float(guidance.distance(x0).max())
     sigma = []
     for step in (-1e-4, 0.0, 1e-4):
-        config = tradeoffs.replace(guidance.config, threshold=tau + step)
-        sigma.append(tradeoffs.replace(guidance, config=config).sigma(x0, 0))
+        config = replace(guidance.config, threshold=tau + step)
+        sigma.append(replace(guidance, config=config).sigma(x0, 0))
     torch.testing.assert_close(sigma[1], 0.5 * (tau - near) / tau)
     slope = (sigma[2] - sigma[0]) / 2e-4
     torch.testing.assert_close(slope, 0.5 * near / tau**2, rtol=1e-6, atol=1e-9)

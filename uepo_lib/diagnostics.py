@@ -191,10 +191,10 @@ def similar_sequences(past: Tensor, windows: SequenceSource, k: int, most: int =
     return batch.actions[torch.cat(parts)]
 
 
-def nearest_distance(points: Tensor, others: Tensor) -> Tensor:
+def nearest_distance(points: Tensor, others: Tensor, rows_at_once: int = POINTS_AT_ONCE) -> Tensor:
     """Euclidean distance of each point to the nearest of ``others``: (M, S), (N, S) -> (M,)."""
     check(len(points) > 0 and len(others) > 0, "points", "empty", "at least one on either side")
-    parts = [torch.cdist(part, others).amin(-1) for part in points.split(POINTS_AT_ONCE)]
+    parts = [torch.cdist(part, others).amin(-1) for part in points.split(rows_at_once)]
     return torch.cat(parts)
 
 

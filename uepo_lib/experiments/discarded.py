@@ -22,6 +22,7 @@ from scipy import stats
 from torch import Tensor
 
 from uepo_lib import datasets, dynamics, pools, profiles
+from uepo_lib.diagnostics import nearest_distance
 from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.errors import check
 from uepo_lib.experiments import epsilon
@@ -37,6 +38,7 @@ FORWARD = 5
 """Where Hopper's observation holds its forward velocity, m/s."""
 NEIGHBOURS = 4_000
 """States of D that a distance is measured to."""
+ROWS_AT_ONCE = 4_096
 EVERY = 5
 """A trajectory's distance is measured at one state in so many."""
 
@@ -49,12 +51,6 @@ def mean_by_trajectory(values: Tensor, lengths: Tensor) -> Tensor:
     check(len(values) == int(lengths.sum()), "lengths", int(lengths.sum()), f"{len(values)} in all")
     owner = torch.arange(len(lengths)).repeat_interleave(lengths)
     return torch.zeros(len(lengths)).index_add(0, owner, values.float()) / lengths
-
-
-def nearest(points: Tensor, known: Tensor, rows_at_once: int = 4_096) -> Tensor:
-    """Euclidean distance of each point (N, S) to its nearest in ``known`` (M, S): (N,)."""
-    check(len(known) > 0, "known", "empty", "at least one state")
-    return torch.cat([torch.cdist(p, known).min(1).values for p in points.split(rows_at_once)])
 
 
 @dataclass(frozen=True)
@@ -128,11 +124,12 @@ def _character(found: Cells, pool: Pool, initial: DynamicsModel) -> dict[str, Te
     chosen = torch.linspace(0, len(learnt) - 1, min(NEIGHBOURS, len(learnt))).long()
     means, _ = initial.moments(steps.states, steps.actions)
     spread = means[..., :-1].var(0, correction=0).mean(-1)
+    away = nearest_distance(steps.states[sampled], learnt[chosen], ROWS_AT_ONCE)
     forward = study.dataset.normaliser.inverse(steps.next_states)[:, FORWARD]
     return {
         "reward": mean_by_trajectory(steps.rewards, pool.lengths),
         "speed": mean_by_trajectory(forward, pool.lengths),
-        "distance": mean_by_trajectory(nearest(steps.states[sampled], learnt[chosen]), counts),
+        "distance": mean_by_trajectory(away, counts),
         "disagreement": mean_by_trajectory(spread, pool.lengths).sqrt(),
     }
 

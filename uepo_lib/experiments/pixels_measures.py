@@ -47,9 +47,12 @@ def same_nearest(one: Tensor, other: Tensor) -> float:
 def with_change(codes: Tensor) -> Tensor:
     """Codes beside their change since the frame before, what stands for a velocity, in units of its
     own spread: (n, B, T, d) -> (n, B, T − 1, 2d)."""
-    change = codes.diff(dim=-2)
-    spread = change.flatten(0, -2).std(dim=0).clamp(min=1e-6)
-    return torch.cat([codes[..., 1:, :], change / spread], dim=-1)
+    spread = codes.diff(dim=-2).flatten(0, -2).std(dim=0).clamp(min=1e-6)
+    return _beside_change(codes, spread)
+
+
+def _beside_change(codes: Tensor, unit: Tensor | float = 1.0) -> Tensor:
+    return torch.cat([codes[..., 1:, :], codes.diff(dim=-2) / unit], dim=-1)
 
 
 def truths(found: Filmed) -> dict[str, dict[str, Tensor]]:
@@ -165,7 +168,9 @@ def probes(found: Filmed) -> Iterator[dict[str, Any]]:
     drawn, encoders = reconstructions(found), found.encoders()
     mean = found.train.float().mean(dim=0)
     for name in (LATENT, RANDOM, COMPONENTS):
-        learnt, filmed = (_with_change(encoders[name](film[key])) for key in ("train", "still"))
+        learnt, filmed = (
+            _beside_change(encoders[name](film[key])).flatten(0, -2) for key in ("train", "still")
+        )
         error = latents.unexplained(film["still"], drawn[name], mean) if name in drawn else math.nan
         for count in (1, 2):
             width = count * learnt.shape[-1] // 2
@@ -175,12 +180,6 @@ def probes(found: Filmed) -> Iterator[dict[str, Any]]:
                 "positions": float(r2[:split].mean()), "velocities": float(r2[split:].mean()),
                 "unexplained": error,
             }  # fmt: skip
-
-
-def _with_change(codes: Tensor) -> Tensor:
-    """Every code but a sequence's first, beside its change since the one before it:
-    (..., T, d) -> (N, 2d)."""
-    return torch.cat([codes[..., 1:, :], codes.diff(dim=-2)], dim=-1).flatten(0, -2)
 
 
 def reconstructions(found: Filmed) -> dict[str, Tensor]:

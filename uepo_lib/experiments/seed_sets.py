@@ -5,7 +5,7 @@ A set is played and compared as a whole (``multi_seed.py``); here is only what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -188,11 +188,9 @@ def mixture(study: Study, grid: SeedGrid) -> Product[Policy]:
 
     modules = (datasets, mixture_density)
     trained = study.stage("mixture", asdict(config), produce, read, modules, expect="a minute")
-    make: Callable[[MixtureDensity], Policy] = lambda found: MixturePolicy(  # noqa: E731
-        found, _quantiles(study, grid.n), study.obs_horizon, ACTION_HORIZON
-    )
-    return trained.derive(make, {"members": grid.n, "action_horizon": ACTION_HORIZON})
 
+    def members(found: MixtureDensity) -> Policy:
+        quantiles = torch.rand(grid.n, generator=study.generator("quantiles of a mixture"))
+        return MixturePolicy(found, quantiles, study.obs_horizon, ACTION_HORIZON)
 
-def _quantiles(study: Study, n: int) -> torch.Tensor:
-    return torch.rand(n, generator=study.generator("quantiles of a mixture"))
+    return trained.derive(members, {"members": grid.n, "action_horizon": ACTION_HORIZON})
