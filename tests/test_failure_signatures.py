@@ -27,22 +27,40 @@ from uepo_lib.experiments import failure_signatures as e8
 from uepo_lib.experiments import failure_verdict as verdicts
 from uepo_lib.experiments import failure_worlds as worlds
 from uepo_lib.figures import failure as _figures  # noqa: F401 - registers the figures
+from uepo_lib.runs import Run
 
 TINY = replace(TINY_FAILURES, seeds=(0, 5))
 
 
+Tables = dict[str, pd.DataFrame]
+
+
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, pd.DataFrame]]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tables, list[Run]]]:
     folder, threads = tmp_path_factory.mktemp("failures"), torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         settle(patch, folder / "results", folder / "data")
         patch.setattr(worlds, "ENVIRONMENTS", 2)
-        yield e8.run("tiny", TINY)[0]
+        yield e8.run("tiny", TINY)
     torch.set_num_threads(threads)
 
 
-def test_every_cause_is_read_by_every_diagnostic(tables: dict[str, pd.DataFrame]) -> None:
+@pytest.fixture
+def tables(measured: tuple[Tables, list[Run]]) -> Tables:
+    return measured[0]
+
+
+def test_every_step_of_the_environment_is_counted(measured: tuple[Tables, list[Run]]) -> None:
+    curves = measured[0]["pictures"].query("panel == @FAR_START")
+    for run in measured[1]:
+        spent = run.record["environment"]
+        ends = curves[curves["seed"] == run.record["seed"]].groupby("cause")["x"].max()
+        assert spent["online training"]["steps"] == ends.sum() >= 2 * TINY.env_steps
+        assert spent["first steps online"]["steps"] >= len(e8.CAUSES) * 2 * TINY.probe
+
+
+def test_every_cause_is_read_by_every_diagnostic(tables: Tables) -> None:
     found = tables["findings"]
     assert (found["value"] > 0).all()
     wide = found.pivot_table(
@@ -54,7 +72,7 @@ def test_every_cause_is_read_by_every_diagnostic(tables: dict[str, pd.DataFrame]
 
 
 def test_a_cause_changes_its_own_measure_and_not_what_it_does_not_touch(
-    tables: dict[str, pd.DataFrame],
+    tables: Tables,
 ) -> None:
     wide = tables["findings"].pivot_table(
         index=["setting", "seed"], columns=["cause", "signature"], values="value"
@@ -73,7 +91,7 @@ def test_a_cause_changes_its_own_measure_and_not_what_it_does_not_touch(
     assert (wide["far from D", FAR_START] > wide[e8.HEALTHY, FAR_START]).all()
 
 
-def test_the_pictures_are_drawn_from_the_tables(tables: dict[str, pd.DataFrame]) -> None:
+def test_the_pictures_are_drawn_from_the_tables(tables: Tables) -> None:
     judged = verdicts.judged(tables["findings"], THRESHOLDS)
     plt.close(plotting.draw("17_values", judged))
     plt.close(plotting.draw("17_pictures", tables["pictures"]))

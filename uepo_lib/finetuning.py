@@ -26,7 +26,7 @@ from uepo_lib.robots import Robot
 from uepo_lib.shift import displacement_in_sigmas, executed_actions, moment_matched_kl
 from uepo_lib.training import Stateful
 
-REVISION = 3
+REVISION = 4
 CURVE_SEED = 2_000_000
 """First reset seed of the evaluations between start and end."""
 FRESH_SEED = 3_000_000
@@ -64,7 +64,9 @@ class Watch:
     """
 
     episodes: int
+    """Of the first and the last look, and of the replays on fresh seeds."""
     curve_episodes: int
+    """Of the looks between, and of the exploring policy at both ends."""
     curve_points: int
     probe: Tensor
     """(P, T_o, S) states on which the distance from the first policy is measured."""
@@ -185,14 +187,14 @@ class _Observer:
     def before(self) -> None:
         """The first look, before any update."""
         self.returns["start"] = self._play(self.watch.episodes)
-        self.returns["start_exploring"] = self._play(self.watch.episodes, exploring=True)
+        self.returns["start_exploring"] = self._play(self.watch.curve_episodes, exploring=True)
         self._note(0, self.returns["start"])
 
     def after(self, update: int) -> Mapping[str, float]:
         """Called after every update."""
         if update == self.last:
             self.returns["end"] = self._play(self.watch.episodes)
-            self.returns["end_exploring"] = self._play(self.watch.episodes, exploring=True)
+            self.returns["end_exploring"] = self._play(self.watch.curve_episodes, exploring=True)
             self._note(self.trainer.envs.num_steps, self.returns["end"])
             self._replay()
         elif update in self.points:
@@ -201,8 +203,12 @@ class _Observer:
         return {}
 
     def _replay(self) -> None:
-        """The last policy, and the best by its look, on episodes that no look has used."""
-        self.returns["last_fresh"] = self._play(self.watch.episodes, FRESH_SEED)
+        """The last policy, and the best by its look, on episodes that no look has used; once if
+        they are the same."""
+        last = self.returns["last_fresh"] = self._play(self.watch.episodes, FRESH_SEED)
+        if self.best["env_steps"] == self.trainer.envs.num_steps:
+            self.returns["best_fresh"] = last.clone()
+            return
         best = copy.deepcopy(self.actor)
         best.load_state_dict(self.best["policy"])
         self.returns["best_fresh"] = self._play(self.watch.episodes, FRESH_SEED, policy=best)

@@ -48,6 +48,7 @@ class Budget:
     v_hidden: tuple[int, ...]
     # dynamics and augmentation
     dynamics_updates: int
+    dynamics_batch: int
     dynamics_hidden: tuple[int, ...]
     augmentation_ratio: float
     augmentation_horizon: int
@@ -57,6 +58,7 @@ class Budget:
     amq_horizon: int
     # offline improvement
     offline_ppo_updates: int
+    offline_ppo_batch: int
     offline_ppo_every: int
     """Updates between two comparisons by AM-Q."""
     # online
@@ -83,6 +85,7 @@ SMOKE = Budget(
     q_hidden=(32, 32),
     v_hidden=(32, 32),
     dynamics_updates=100,
+    dynamics_batch=64,
     dynamics_hidden=(32, 32),
     augmentation_ratio=0.5,
     augmentation_horizon=10,
@@ -90,6 +93,7 @@ SMOKE = Budget(
     amq_starts=8,
     amq_horizon=20,
     offline_ppo_updates=20,
+    offline_ppo_batch=64,
     offline_ppo_every=10,
     online_env_steps=1_024,
     env_steps_per_update=256,
@@ -104,13 +108,14 @@ LAPTOP = Budget(
     diffusion_updates=5_000,
     diffusion_batch=256,
     clone_updates=10_000,
-    clone_batch=256,
+    clone_batch=128,
     critic_updates=20_000,
-    critic_batch=256,
+    critic_batch=128,
     critic_polyak=0.04,
     q_hidden=(256, 256),
     v_hidden=(256, 256),
     dynamics_updates=6_000,
+    dynamics_batch=128,
     dynamics_hidden=(200, 200, 200, 200),
     augmentation_ratio=2.0,
     augmentation_horizon=50,
@@ -118,6 +123,7 @@ LAPTOP = Budget(
     amq_starts=64,
     amq_horizon=200,
     offline_ppo_updates=1_000,
+    offline_ppo_batch=256,
     offline_ppo_every=50,
     online_env_steps=50_000,
     env_steps_per_update=2_048,
@@ -139,6 +145,7 @@ FULL = Budget(
     q_hidden=(256, 256),
     v_hidden=(256, 256),
     dynamics_updates=30_000,
+    dynamics_batch=256,
     dynamics_hidden=(200, 200, 200, 200),
     augmentation_ratio=2.0,
     augmentation_horizon=50,
@@ -146,6 +153,7 @@ FULL = Budget(
     amq_starts=256,
     amq_horizon=1_000,
     offline_ppo_updates=5_000,
+    offline_ppo_batch=256,
     offline_ppo_every=100,
     online_env_steps=250_000,
     env_steps_per_update=2_048,
@@ -167,6 +175,7 @@ PAPER = Budget(
     q_hidden=(1024, 1024),
     v_hidden=(512, 512, 512),
     dynamics_updates=200_000,
+    dynamics_batch=256,
     dynamics_hidden=(200, 200, 200, 200),
     augmentation_ratio=2.0,
     augmentation_horizon=50,
@@ -174,6 +183,7 @@ PAPER = Budget(
     amq_starts=512,
     amq_horizon=1_000,
     offline_ppo_updates=10_000,
+    offline_ppo_batch=512,
     offline_ppo_every=100,
     online_env_steps=1_000_000,
     env_steps_per_update=2_048,
@@ -197,6 +207,7 @@ PUBLISHED = {
     "q_hidden": "2 × 1024 (Uni-O4)",
     "v_hidden": "3 × 512 (Uni-O4)",
     "dynamics_updates": "until no member improves (Uni-O4)",
+    "dynamics_batch": "256 (Uni-O4)",
     "dynamics_hidden": "4 × 200 (Uni-O4)",
     "augmentation_ratio": "2 to 3 (UEPO)",
     "augmentation_horizon": "not said",
@@ -204,6 +215,7 @@ PUBLISHED = {
     "amq_starts": "512 (Uni-O4)",
     "amq_horizon": "1000 (Uni-O4)",
     "offline_ppo_updates": "10k (Uni-O4)",
+    "offline_ppo_batch": "512 (Uni-O4)",
     "offline_ppo_every": "100 (Uni-O4)",
     "online_env_steps": "1M (Uni-O4)",
     "env_steps_per_update": "2048 (Uni-O4)",

@@ -169,7 +169,7 @@ class Workbench:
             },
             "offline_ppo": {
                 "num_updates": b.offline_ppo_updates,
-                "batch_size": b.clone_batch,
+                "batch_size": b.offline_ppo_batch,
                 "evaluate_every": b.offline_ppo_every,
             },
             "critic": {
@@ -182,6 +182,7 @@ class Workbench:
             "dynamics": {
                 "hidden": b.dynamics_hidden,
                 "max_updates": b.dynamics_updates,
+                "batch_size": b.dynamics_batch,
                 "weight_decay": tuple(round(d, 7) for d in decay),
                 "patience": None,  # models that are compared get equal gradient steps
             },

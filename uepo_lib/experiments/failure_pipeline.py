@@ -199,14 +199,19 @@ class Pipeline:
         reached, _ = model.predict(test.states, test.actions)
         return (reached - test.next_states).square().mean(-1)
 
+    @cached_property
+    def met(self) -> Tensor:
+        """The first states online: walks (B, L, S), in the maze one of every step that was made."""
+        walks = self.world.explore(self.online, self.seed)
+        return walks[:, : worlds.MET] if self.world.name == TOY else walks
+
     def findings(self) -> list[Finding]:
         """What each diagnostic says of this run."""
         world, past = self.world, self.world.held.past
-        met = world.explore(self.online, self.seed)[:, : worlds.MET if world.name == TOY else None]
         found = [
             diagnostics.collapse(self.together.plan_shared(past), self.similar, self.floor),
             diagnostics.far_start(
-                met.flatten(0, 1), world.transitions.states, world.testing.states
+                self.met.flatten(0, 1), world.transitions.states, world.testing.states
             ),
             diagnostics.implausible(
                 self.sub_policies(DRAWS).plan_shared(past), world.held.actions, self.similar

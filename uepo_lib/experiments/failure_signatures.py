@@ -49,7 +49,7 @@ from uepo_lib.experiments.failure_worlds import MAZE, TOY, World
 from uepo_lib.runs import Run
 from uepo_lib.stages import Product, Study
 
-REVISION = 1
+REVISION = 2
 TASK = "maze-routes"
 SETTINGS = (TOY, MAZE)
 LIMIT = 3.0
@@ -104,7 +104,10 @@ def measure(
                     {**about, "signature": found.name, "value": found.value}
                 )
             look = _on_toy if setting == TOY else _in_maze
-            outcomes, pictures = look(made, name, study)
+            outcomes, pictures, env_steps = look(made, name, study)
+            if setting == MAZE:
+                run.account("first steps online", len(made.met.flatten(0, 1)))
+                run.account("online training", env_steps)
             for outcome, value in outcomes.items():
                 run.table("outcomes").append({**about, "outcome": outcome, "value": value})
             for row in pictures:
@@ -128,7 +131,11 @@ def _world(setting: str, study: Study, grid: FailureGrid, elsewhere: bool) -> Wo
 Rows = list[dict[str, Any]]
 
 
-def _on_toy(made: Pipeline, name: str, study: Study) -> tuple[dict[str, float], Rows]:
+Seen = tuple[dict[str, float], Rows, int]
+"""Outcomes, what to draw, and the environment steps that it took beyond the findings'."""
+
+
+def _on_toy(made: Pipeline, name: str, study: Study) -> Seen:
     """Doors reached by the n, plans in no mode, and walks that end at no door; walks to draw."""
     toy = worlds.four_doors(study.seed, made.grid.walks)
     states = made.world.held.past[:, -1]
@@ -147,10 +154,10 @@ def _on_toy(made: Pipeline, name: str, study: Study) -> tuple[dict[str, float], 
     for panel, actions in drawn.items():
         for line, walk in enumerate(toy.walk(states[:1], actions)[:, 0].tolist()):
             rows += [{"panel": panel, "line": line, "x": x, "y": y} for x, y in walk]
-    return outcomes, rows
+    return outcomes, rows, 0
 
 
-def _in_maze(made: Pipeline, name: str, study: Study) -> tuple[dict[str, float], Rows]:
+def _in_maze(made: Pipeline, name: str, study: Study) -> Seen:
     """Arrivals while PPO learns, where that is asked; errors of T̂_init and T̂ to draw."""
     rows: Rows = []
     if name in (HEALTHY, "weak T̂_init, no filter"):
@@ -168,8 +175,9 @@ def _in_maze(made: Pipeline, name: str, study: Study) -> tuple[dict[str, float],
             for c in curve
         ]
         moved = max(c.kl for c in curve)
-        return {"arrivals": curve[-1].arrivals, "largest KL of an update": moved}, rows
-    return {}, rows
+        outcomes = {"arrivals": curve[-1].arrivals, "largest KL of an update": moved}
+        return outcomes, rows, curve[-1].env_steps
+    return {}, rows, 0
 
 
 def run(profile: str, grid: FailureGrid | None = None) -> tuple[dict[str, pd.DataFrame], list[Run]]:
