@@ -11,14 +11,14 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from tqdm.auto import tqdm
 
-from uepo_lib import execution, facts, profiles
+from uepo_lib import effort, execution, facts, profiles
+from uepo_lib.effort import Summary
 from uepo_lib.errors import check, unknown
 from uepo_lib.execution import NotebookFailed
 from uepo_lib.notebook import promised_files, promises
@@ -26,21 +26,6 @@ from uepo_lib.provenance import SUFFIX
 from uepo_lib.runs import Store
 
 BAR = "{percentage:3.0f}%|{bar:30}| {elapsed} passed, {remaining} left · {desc}"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What :func:`reproduce` did."""
-
-    runs_computed: int
-    executed: tuple[str, ...]
-    up_to_date: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.runs_computed} runs computed, {len(self.executed)} notebooks executed, "
-            f"{len(self.up_to_date)} up to date"
-        )
 
 
 def reproduce(
@@ -76,7 +61,7 @@ def reproduce(
 
         prepare = preparation.prepare
     store = Store.open(profile)
-    computed_before = len(store.computed())
+    started, computed_before = time.monotonic(), len(store.computed())
     # evidence is computed, never read from what was committed
     with execution.environment({"UEPO_PROFILE": profile, "UEPO_PRETRAINED": "0"}):
         prepare(profile)
@@ -84,9 +69,10 @@ def reproduce(
         waiting = [path for path in paths if not _up_to_date(store, path.stem, keys[path])]
         if waiting:
             _execute_all(store, waiting, keys, parameters)
+    done = store.computed()[computed_before:]
+    executed = tuple(path.stem for path in waiting)
     current = tuple(path.stem for path in paths if path not in waiting)
-    computed = len(store.computed()) - computed_before
-    return Summary(computed, tuple(path.stem for path in waiting), current)
+    return effort.note(store, done, executed, current, time.monotonic() - started)
 
 
 def _select(folder: Path, names: Sequence[str] | None) -> list[Path]:
