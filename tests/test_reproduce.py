@@ -211,3 +211,15 @@ def test_start_refuses_what_it_cannot_keep(folder, capsys):
     here.figure(figure, "a", task="toy")
     assert (here.store.figures / "a.pdf").read_bytes() == first
     plt.close(figure)
+
+
+def test_what_measures_times_has_the_machine_to_itself(folder, monkeypatch):
+    rewrite(folder, "01_first", FIRST.replace('"parameters"', '"parameters", "alone"'))
+    batches = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(
+        reproduce.sweep, "run_all",
+        lambda jobs, workers, **_: batches.append(([job[1][1].stem for job in jobs], workers)),
+    )  # fmt: skip
+    run(folder)
+    assert batches == [(["02_second"], 3), (["01_first"], 1)]
