@@ -228,10 +228,10 @@ class Models(Workbench):
             "augmentation": asdict(cfg), "policy": dict(policy.config), "reference": NUM_REFERENCE
         }  # fmt: skip
         modules: tuple[ModuleType, ...] = (
-            datasets, augmentation, rollouts, subpolicies, divergence
+            datasets, robots, augmentation, rollouts, subpolicies, divergence
         )  # fmt: skip
         if cfg.transitions == "simulator":
-            modules = (*modules, robots, environments)
+            modules = (*modules, environments)
         return self.stage(
             "augmentation", config, produce, read, modules, (policy, model), "about 1 min"
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from uepo_lib import greedy as greedy_q
 from uepo_lib.finetuning import OnlineActor
 from uepo_lib.greedy import GreedyQ
 from uepo_lib.methods.bc import bc
@@ -150,5 +151,6 @@ def greedy(study: Study, made: UEPO) -> Product[GreedyQ]:
         return GreedyQ(candidates(plain, kappas), critic.value)
 
     keys = (*model.keys, *critic.keys)
-    config = {"greedy": {"n": n, "kappas": list(kappas)}, "action_horizon": ACTION_HORIZON}
+    rule = {"n": n, "kappas": list(kappas), "revision": greedy_q.REVISION}
+    config = {"greedy": rule, "action_horizon": ACTION_HORIZON}
     return Product(keys, lambda: (*model.runs, *critic.runs), make, config)
