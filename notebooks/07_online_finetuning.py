@@ -532,7 +532,7 @@ by_states = reach.groupby(["title", "states"], sort=False)
 by_states[["latent", "action", "pushed"]].mean().round(4).assign(seeds=by_states.seed.nunique())
 
 # %%
-Markdown(f"**Verdict.** {others.push_verdict(reach)}")
+Markdown(others.push_verdict(reach))
 
 # %% [markdown]
 # **Health panel.** How far from D are the states of the first update's steps, in units of D's own

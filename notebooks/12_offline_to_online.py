@@ -245,7 +245,8 @@ Markdown(
 
 # %% [markdown]
 # **Were the expectations met?** No threshold was written with them, so *alike* and *close* are read
-# as: the means differ by less than the seeds of one row do, by their standard deviation.
+# as: the means differ by less than the seeds of one row do, by their standard deviation. With few
+# seeds these lines describe and do not decide.
 
 # %%
 met = comparison_expected.expected(scores, online, found["selection"])

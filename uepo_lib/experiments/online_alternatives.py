@@ -204,7 +204,7 @@ def push_verdict(reach: pd.DataFrame) -> str:
         for (title, row), share in zip(means.iterrows(), left, strict=True)
     ]
     met = _as_expected(bool((left < 0.5).all()))
-    return f"Of a push arrives (RMS) in {'; '.join(told)}. Less than half was expected: {met}."
+    return f"What of a push arrives (RMS): {'; '.join(told)}. Less than half was expected: {met}."
 
 
 def gate_verdict(looks: pd.DataFrame) -> str:
@@ -228,7 +228,7 @@ def ends_verdict(ends: pd.DataFrame) -> str:
         return f"{told}; one seed does not say how much seeds differ."
     spread = float(chain.std())
     met = _as_expected(largest < spread)
-    return f"{told}, its seeds differ by ± {spread:.1f}. Less was expected: {met}."
+    return f"{told}; its seeds differ by ± {spread:.1f}. Less was expected: {met}."
 
 
 def _as_expected(met: bool) -> str:

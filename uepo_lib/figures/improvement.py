@@ -69,8 +69,8 @@ def published_verdict(correlation: pd.DataFrame) -> str:
     met = "**as expected**" if less.mean() > 0 else "**not as expected**"
     return (
         f"Rank correlation of `dead_zero` less that of `published`, by seed: {told}; mean "
-        f"{less.mean():+.2f}. Above 0 was expected: {met}. The default does not rest on this: it "
-        "rests on the toy above, where the truth is known."
+        f"{less.mean():+.2f}. Above 0 was expected: {met} in the mean of {len(less)} seeds. The "
+        "default does not rest on it: it rests on the toy above, where the truth is known."
     )
 
 
