@@ -218,7 +218,7 @@ if len(seeds) < VERDICT_SEEDS:
 assert set(online["row"]) >= {"uepo", "uepo_ppo", "uni_o4", "uni_o4_select", "iql", "bc"}
 
 # %% [markdown]
-# ## One component at a time
+# ## One swap at a time
 #
 # If UEPO does not beat Uni-O4, or if it does, why? Each line swaps one component: what a positive
 # number says is written at its left, and what else had to change with it stands there after "also".

@@ -1,4 +1,4 @@
-"""E3 as pictures: who scores what before and after going online, and what each component adds."""
+"""E3 as pictures: who scores what before and after going online, and what each swap adds."""
 
 from __future__ import annotations
 
