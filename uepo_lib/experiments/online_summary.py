@@ -23,14 +23,16 @@ def summary(run: Run, study: Study, before: int = 0) -> dict[str, Any]:
     in the simulator before the online phase.
 
     ``last`` and ``best`` are fresh episodes of the last and of the best-looking policy, the same
-    ones where these are one; ``dip_exploring`` compares with the exploring policy's fewer episodes;
+    ones where these are one; ``dip_exploring`` is of the episodes that the exploring policy played;
     ``to_expert`` are the steps to 90 % of the expert's mean return, unless ``censored``.
     """
     robot = study.task.robot
     looks, seen = run.table("evaluations").frame(), run.tensors("returns")
     scores = looks["return"].map(robot.normalised)
     score = {name: robot.normalised(float(values.mean())) for name, values in seen.items()}
-    price, spent = dip(scores, score["start_exploring"]), run.record["environment"]
+    exploring, spent = score["start_exploring"], run.record["environment"]
+    same = seen["start"][: len(seen["start_exploring"])]
+    price = dip(scores, robot.normalised(float(same.mean())), exploring)
     return {
         "start": score["start"], "end": score["end"], "gain": score["end"] - score["start"],
         "last": score["last_fresh"], "best": score["best_fresh"],
