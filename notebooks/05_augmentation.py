@@ -163,10 +163,10 @@ assert len(stopped) < len(whole) and last > 1.1 * kept
 #
 # ### On Hopper, on episodes it has not seen
 #
-# A tenth of the episodes is held out, in two halves. One *chooses*: the weights of every member, the
-# elites, the filter's reference. The other *tests*: nothing was chosen on its episodes, and unless
-# another half is named, "held out" below means this one. First, likelihood and calibration: of all
-# held-out values, how many lie inside T̂'s central 50 % interval, its 90 % interval?
+# A tenth of the episodes is held out, in two halves. One *chooses*: the weights of every member,
+# the elites, the filter's reference. The other *tests*: nothing was chosen on its episodes, and
+# unless another half is named, "held out" below means this one. First, likelihood and calibration:
+# of all held-out values, how many lie inside T̂'s central 50 % interval, its 90 % interval?
 
 # %%
 studies = [Study("hopper-medium", seed, here.profile, progress=False) for seed in seeds]

@@ -64,8 +64,8 @@ def known() -> Known:
     real = Batch(data.states[:40, None], randn(40, 4, 1, seed=5), randn(40, 4, 1, seed=6) + 10)
     return Known(
         dynamics(), ToyCritic(), data, world_transitions(60, 10), 360,  # type: ignore[arg-type]
-        world_transitions(100, 20), real, data.states[:16, None], AMQConfig(16, 4), scripted_robot(LAST), identity(scripted_robot()),
-        seed=3,
+        world_transitions(100, 20), real, data.states[:16, None], AMQConfig(16, 4),
+        scripted_robot(LAST), identity(scripted_robot()), seed=3,
     )  # fmt: skip
 
 

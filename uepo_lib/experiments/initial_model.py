@@ -226,9 +226,7 @@ def measure(seed: int, profile: str, grid: InitialGrid | None = None) -> Product
 
     def produce(run: Run) -> None:
         ruler = probe(study, grid.gain, grid.probes, run)
-        test = rollouts.logged_sequences(
-            study.dataset, study.testing, grid.sequences, grid.ahead
-        )
+        test = rollouts.logged_sequences(study.dataset, study.testing, grid.sequences, grid.ahead)
         for row in _rows(found, test, ruler):
             run.table("cells").append({"seed": seed, **row})
 
