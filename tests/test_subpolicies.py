@@ -229,7 +229,7 @@ def test_scale_and_seed_are_compared_in_one_unit() -> None:
     # the range, 200, is above what the seeds do, and the standard deviation, 100, below it
     between = pd.Series({"κ = 0.5": 120.0, "κ = 1": 160.0, views.NULL: 9.0})
     text = views.scale_or_seed(means, between)
-    assert "deviation of 100 (and a range of 200)" in text
+    assert "deviation of 100 (a range of 200)" in text
     assert "120 to 160, by κ, 141 in root mean square" in text
     assert "**the seed** matters more, against the expectation" in text
     assert "**the scale** matters more, as expected" in views.scale_or_seed(means, between / 2)

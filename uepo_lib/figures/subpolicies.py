@@ -118,8 +118,8 @@ def scale_or_seed(means: pd.Series, between: pd.Series) -> str:
     larger = "the scale" if of_scale > of_seed else "the seed"
     met = "as expected" if of_scale > of_seed else "against the expectation"
     return (
-        f"Over κ from 0 to 1 the means of the sets have a standard deviation of {of_scale:.0f} (and "
-        f"a range of {means.max() - means.min():.0f}). Between the seeds of one set the true means "
+        f"Over κ from 0 to 1 the means of the sets have a standard deviation of {of_scale:.0f} (a "
+        f"range of {means.max() - means.min():.0f}). Between the seeds of one set the true means "
         f"have one of {seeds.min():.0f} to {seeds.max():.0f}, by κ, {of_seed:.0f} in root mean "
         f"square; the null shows {between[NULL]:.0f}. "
         f"Like for like **{larger}** matters more, {met}."
