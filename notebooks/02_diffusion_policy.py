@@ -76,9 +76,9 @@ models = [study.diffusion_policy() for study in studies]
 runs = [model.run for model in models]
 
 # %% [markdown]
-# **One measured number.** In one logged state of Hopper, 16 noises give 16 outputs. Their standard
-# deviation, against that of the logged actions around their mean, says how much of the data's
-# spread the sampler keeps. Section 7 says where the number comes from.
+# **One measured number.** In each of 64 logged states of Hopper, 16 noises give 16 outputs. Their
+# standard deviation, against that of the logged actions around their mean, says how much of the
+# data's spread the sampler keeps. Section 7 says where the number comes from.
 
 # %%
 steps = [1, 2, 5, 10, 25, 50]

@@ -399,8 +399,8 @@ Markdown(
 # Between sub-policies of one set, part of the spread is luck of the episodes. `between_sd` takes
 # that part off, and leaves the standard deviation of the true means; for the null, whose members
 # are one policy in law, it has to be about 0. Beside it stands what a change of κ does to the mean
-# of the whole set. Expectation, from earlier measurements on noisier data: the scale matters more
-# than the seed.
+# of the whole set, also as a standard deviation, over κ. Expectation, from earlier measurements on
+# noisier data: the scale matters more than the seed.
 
 # %%
 sets = views.spread_of_sets(table)
@@ -408,15 +408,10 @@ sets.groupby("policy", sort=False)[["mean", "worst", "best", "between_sd"]].mean
 
 # %%
 between = sets.groupby("policy")["between_sd"].mean()
-seed_effect, luck = between.drop(views.NULL).max(), between[views.NULL]
 means = summary.loc[[views.ZERO, *(f"κ = {k:g}" for k in kappas)], "mean"]
-scale_effect = means.max() - means.min()
-larger = "the scale" if scale_effect > seed_effect else "the seed"
 ratio = (sets["best"] / sets["worst"].clip(lower=1)).groupby(sets.policy).mean()
 Markdown(
-    f"Between κ = 0 and κ = 1 the mean of a set changes by up to {scale_effect:.0f}; between the "
-    f"seeds of one set the true means have a standard deviation of up to {seed_effect:.0f}, where "
-    f"the null shows {luck:.0f}. Here **{larger}** matters more. The best member's return is "
+    f"{views.scale_or_seed(means, between)} The best member's return is "
     f"{ratio['κ = 1']:.1f} times the "
     f"worst's at κ = 1 and {ratio['κ = 0.25']:.1f} times at κ = 0.25. At {len(studies)} seeds this "
     "is an observation and no verdict."
@@ -484,7 +479,8 @@ Markdown(
     + "; ".join(f"against *{k}* {v:.0f} ({paid[k]:.0f} episodes)" for k, v in regret.mean().items())
     + f". It chose κ = {', '.join(f'{k:g}' for k in tuned[tuned.choice == 'AM-Q'].kappa)} and paid "
     "no episode. **Better than κ = 0**: "
-    f"{gains['κ = 0']}. **Better than the median seed**: {gains['median seed']}."
+    f"{gains['κ = 0']}. **Better than the median seed**: {gains['median seed']}.\n\n"
+    + views.tuned_says(tuned)
 )
 
 # %% [markdown]

@@ -50,7 +50,14 @@ from uepo_lib.denoisers import DenoiserConfig
 from uepo_lib.diffusion import DiffusionConfig, train_diffusion
 from uepo_lib.figures import diversity as forms
 from uepo_lib.figures import embedding as members
-from uepo_lib.figures import executed, guidance, guidance_robots, mechanisms, survival
+from uepo_lib.figures import (
+    executed,
+    guidance,
+    guidance_robots,
+    guidance_says,
+    mechanisms,
+    survival,
+)
 from uepo_lib.guided_sets import LONG, SETTINGS, SHIPPED, STRONG, TASKS, GuidedRobot
 from uepo_lib.stages import Study
 
@@ -426,17 +433,16 @@ kept = {}
 for name, study in (("exact", exact), ("trained", trained)):
     policies = study.guided(toy_sets[:8], num_steps, best_eta, schedule, tau)
     kept[name] = survival.survival_table(name, policies, past, 0.02)["size"][last]
-Markdown(
-    f"At the last guided step the actions keep {kept['exact']:.0%} of a small perturbation with "
-    f"the exact model and {kept['trained']:.0%} with the trained one."
-)
+taus = {"exact": before.loc["exact, τ of all sets", "tau"], "trained": before.loc["trained", "tau"]}
+Markdown(guidance_says.trained_says(kept, taus))
 
 # %% [markdown]
-# **What to see.** A well trained network is a better denoiser than the exact posterior mean: the
-# jitter within a door teaches it little, so it learns the middle of the door and takes nearly all
-# of δ back. Its sub-policies collapse onto that middle, τ at their median falls with them, and the
-# gate hardly opens. A τ between one door and two opens it, and doors are found; the share at that
-# τ stays well below what the exact model reaches. Robots have trained models.
+# **What to see.** No denoiser is better than the exact posterior mean, which minimises the loss
+# ([02](02_diffusion_policy.ipynb)). A trained network *underfits* the jitter within a door: it
+# draws doors narrower than they are ([03](03_subpolicies.ipynb) measures the width), and so takes a
+# little more of a push back. What matters more is τ: sub-policies that lie close to the middle of a
+# door lie close to one another, and τ at their median falls with them, so the gate hardly opens. A
+# τ between one door and two opens it, and doors are found. Robots have trained models.
 #
 # ## Two robots
 #
@@ -510,6 +516,7 @@ numbers = ["call_share", "member_share", "moved", "likelihood"]
 mean_shares = shares.groupby(keys, sort=False)[numbers].mean()
 mean_shares.xs(STRONG.eta, level="eta").round(2)
 
+# %%
 gains = guidance_robots.gain_table(shares, "unguided")
 gains.round(2)
 
@@ -572,24 +579,28 @@ here.draw("04_robot_trace", pd.concat(traces), runs, task=both)
 # %%
 last = kept[(kept["steps"] == STRONG.steps) & (kept["step"] == STRONG.steps - 1)]
 left = last.groupby("name")[["along", "size", "closed_form"]].mean()
-if here.profile != "smoke":
-    quiet, noisy = (left.loc[t] for t in TASKS)
-    assert quiet["size"] < 0.2 < noisy["size"]
-    assert ((left["along"] / left["closed_form"]).between(0.4, 1.6)).all()
+met = "met" if left.loc[TASKS[0], "size"] < 0.2 < left.loc[TASKS[1], "size"] else "not met"
 Markdown(
     f"**Result.** Of a perturbation at the last guided step of {STRONG.steps}, the actions keep "
     + ", ".join(f"{left.loc[t, 'along']:.0%} on {t}" for t in TASKS)
     + " (closed form: "
     + ", ".join(f"{left.loc[t, 'closed_form']:.0%}" for t in TASKS)
-    + ")."
+    + f"). Expected was nearly nothing of its size on the first and much on the second, below and "
+    f"above a fifth: {met}. {guidance_says.closed_form_says(kept)}"
+)
+
+# %%
+Markdown(
+    f"**And the share of calls at τ**, η = {STRONG.eta:g}, means over seeds:\n\n"
+    + guidance_says.shares_say(shares, STRONG.eta)
 )
 
 # %% [markdown]
-# **What to see.** Given nothing but the noise in the data, the closed form tells which robot can be
-# guided. On the pen a perturbation is gone at the very step after it, at every step but the last,
-# where there is none; only white noise on finished actions lifts the share there, at the highest
-# price in likelihood. On Hopper most of a late perturbation is kept, the share rises with η, and
-# the gate does better than ungated noise of equal power.
+# **What to see.** Given nothing but the noise in the data, the closed form tells on which robot
+# more of a small perturbation is kept; by how much, it tells only roughly (above). What it does not
+# tell is the share: a push that is large enough, or repeated often enough, leaves something behind
+# even where most of it is taken back. Whether that is the gate's merit is for the controls of equal
+# power to say, a line a robot and chain.
 #
 # ### What it costs
 #
@@ -927,7 +938,7 @@ if not quick:
 #   the noise floor beside it.
 # - **The gate is always open, or never.** τ from another set, κ or dataset is in no unit that
 #   carries over; recalibrate it on the unguided set.
-# - **Too few reverse steps, or a denoiser too good.** On quiet data five steps take a perturbation
-#   back, whatever its size. `survival.survival` says how much is kept before anything is guided.
+# - **Quiet data.** There the reverse process takes most of a perturbation back, and what is left at
+#   τ costs a large η. `survival.survival` says how much is kept before anything is guided.
 # - **Guided sub-policies that are deployed alone.** Without their neighbours they are the
 #   unguided ones; guidance is for generating data (notebook 05), and is off once π* is chosen.

@@ -63,7 +63,7 @@ from uepo_lib import notebook
 from uepo_lib.experiments import initial_model as e5
 from uepo_lib.experiments import initial_verdict as says
 from uepo_lib.experiments.sensitivity_verdict import counted
-from uepo_lib.figures.initial_model import toy_table
+from uepo_lib.figures.initial_model import START, toy_table
 from uepo_lib.filter_bias import LinearWorld
 
 # %%
@@ -71,6 +71,7 @@ drawn = ["toy", "kept", "gain", "rounds"]
 outputs = [path for d in drawn for path in (f"figures/14_{d}.png", f"tables/14_{d}.csv")]
 here = notebook.start("14_initial_model", profile, [*outputs, "tables/14_verdicts.csv"])
 grid, task = e5.grid_of(here.profile), "hopper-medium, slice"
+pd.set_option("display.max_colwidth", None)  # verdicts are shown whole
 
 # %% [markdown]
 # ## A world in which everything is known
@@ -115,15 +116,14 @@ toy = toy_table(worlds, np.linspace(0.05, 2, 40).tolist(), ratio=2.0, count=6)
 here.draw("14_toy", toy, task="toy, one dimension", seeds=[])
 
 # %% tags=["nbval-check-output"]
-start = 1.0
 for source in ("model", "simulator", "unfiltered"):
-    right = world.rounds(start, 2.0, source, 6)
-    stuck = world.fixed_point(2.0, source, logged=start)
+    right = world.rounds(START, 2.0, source, 6)
+    stuck = world.fixed_point(2.0, source, logged=START)
     print(f"{source:10s} D right, rounds 1, 3, 6: {right[1]:.3f} {right[3]:.3f} {right[6]:.3f}; "
           f"D wrong, fixed point: {stuck:.3f}")  # fmt: skip
     assert right == sorted(right, reverse=True)
-assert abs(world.fixed_point(2.0, "model", start) - start) < 1e-9
-assert abs(world.fixed_point(2.0, "unfiltered", start) - start / 3) < 1e-9
+assert abs(world.fixed_point(2.0, "model", START) - START) < 1e-9
+assert abs(world.fixed_point(2.0, "unfiltered", START) - START / 3) < 1e-9
 
 # %% [markdown]
 # **What to see.** Nothing here *reinforces* a bias: $\kappa \le 1$, so no round adds to it. With D
@@ -167,7 +167,8 @@ Markdown(
     "**Result.** T̂_init's true error on refused over that on kept simulator trajectories: "
     + ", ".join(f"{x:.1f} ({name})" for name, x in
                 (real["refused_error"] / real["kept_error"]).items())
-    + ". Below 1 the filter does not even keep what T̂_init predicts best."
+    + ". Below 1 the filter does not even keep what T̂_init predicts best. "
+    + says.kept_says(kept)
 )  # fmt: skip
 
 # %% [markdown]

@@ -174,6 +174,17 @@ def test_overlap_is_the_shared_mass() -> None:
     assert visits.overlap(table, "a", "d") == pytest.approx(0.0)
 
 
+def test_whatever_is_narrower_than_the_expert_is_named() -> None:
+    squares = pd.Series({
+        "hopper-medium": 140.0, "hopper-expert": 84.0, "hopper-medium-noise-10": 71.0,
+        "hopper-medium-noise-0": 46.0, "pen-expert": 3.0,
+    })  # fmt: skip
+    found = visits.narrower(squares, "hopper")
+    assert found.to_dict() == {"hopper-medium-noise-0": 46.0, "hopper-medium-noise-10": 71.0}
+    assert list(found) == [46.0, 71.0]
+    assert visits.narrower(squares, "pen").empty
+
+
 def test_a_mixture_of_two_overlaps_with_each_by_half() -> None:
     names = ("hopper-medium", "hopper-expert", "hopper-medium-expert")
     table = squares_of(dict(zip(names, ([2, 2, 0], [0, 0, 4], [1, 1, 2]), strict=True)))

@@ -99,6 +99,35 @@ def test_whole_episodes_are_held_out(lengths: list[int], fraction: float, seed: 
     assert torch.equal(data.split(fraction, seed)[1], held)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=3, max_size=12), st.floats(0.05, 0.6))
+def test_what_is_held_out_is_halved_by_whole_episodes(lengths: list[int], fraction: float) -> None:
+    data = fabricated(lengths)
+    _, held = data.split(fraction)
+    if len(held) < 2:
+        return
+    choosing, testing = data.halve(held)
+    assert sorted([*choosing.tolist(), *testing.tolist()]) == held.tolist()
+    assert len(choosing) > 0
+    assert len(testing) > 0
+    of = data.states[:, 0]
+    if len(set(of[held].tolist())) == 1:  # the one episode is cut in the middle
+        assert len(choosing) == len(held) // 2
+        assert int(choosing.max()) < int(testing.min())
+        return
+    assert not set(of[choosing].tolist()) & set(of[testing].tolist())
+    assert abs(len(choosing) - len(testing)) <= max(lengths)
+
+
+def test_halves_take_turns_along_the_data() -> None:
+    data = fabricated([5, 5, 5, 5, 2])
+    choosing, testing = data.halve(torch.arange(5, 22))
+    assert choosing.tolist() == [*range(5, 10), *range(15, 20)]
+    assert testing.tolist() == [*range(10, 15), 20, 21]
+    with pytest.raises(UsageError, match="steps=1"):
+        data.halve(torch.tensor([4]))
+
+
 def test_one_episode_cannot_be_split() -> None:
     with pytest.raises(UsageError, match="episodes=1"):
         fabricated([9]).split(0.1)

@@ -19,6 +19,7 @@ from tiny_study import settle
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import initial_model, initial_verdict
 from uepo_lib.experiments.initial_model import BIASED, DATA
+from uepo_lib.figures.initial_model import START, toy_table
 from uepo_lib.filter_bias import LinearWorld
 from uepo_lib.miscalibration import Probe, WeakMotors, probe
 from uepo_lib.slices import SlicedStudy
@@ -49,6 +50,28 @@ def test_the_closed_form_is_what_draws_and_least_squares_give(
     assert kept == pytest.approx(world.kept(bias) if source == "simulator" else 1, abs=0.006)
     # the real noise of least squares on 200,000 rows, several times over
     assert found == pytest.approx(world.next_bias(bias, 2.0, source), abs=0.012)
+
+
+def test_the_picture_begins_its_rounds_where_the_page_does() -> None:
+    world = LinearWorld()
+    table = toy_table([world], [0.5, 2.0], 2.0, 3)  # the largest bias drawn is not the first
+    rounds = table[(table["part"] == "round") & (table["source"] == "simulator")]
+    assert rounds["value"].tolist() == pytest.approx(world.rounds(START, 2.0, "simulator", 3))
+
+
+@pytest.mark.parametrize(("highest", "said"), [(0.74, "0.66 to 0.74"), (0.84, "0.66 to 0.84")])
+def test_what_is_kept_is_held_against_what_was_expected(highest: float, said: str) -> None:
+    rows = [
+        ("model", "1 %", 0.5, None, None), ("model", "10 %", 0.55, None, None),
+        ("simulator", "1 %", 0.66, 1.0, 2.0), ("simulator", "10 %", highest, 2.0, 1.0),
+    ]  # fmt: skip
+    columns = ["source", "init", "passing", "kept_error", "refused_error"]
+    kept = pd.DataFrame(rows, columns=columns).set_index(["source", "init"])
+    text = initial_verdict.kept_says(kept)
+    met = "met" if highest < 0.76 else "not met"
+    assert f"in the simulator {said} of them pass, by T̂_init: {met}." in text
+    assert "in T̂_init 0.50 to 0.55 of them pass, by T̂_init: met;" in text
+    assert "true of 1 of 2" in text
 
 
 @settings(max_examples=60, deadline=None)

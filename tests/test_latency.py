@@ -41,16 +41,20 @@ def test_ahead_skips_what_the_delay_has_overtaken() -> None:
     window = randn(1, 5, policy.obs_horizon + 1, 3, seed=3)
     plan = policy.plan(window[:, :, :-1])
     assert torch.equal(Delayed(policy, 1).act(window), plan[:, :, :2])
-    assert torch.equal(Delayed(policy, 1, ahead=True).act(window), plan[:, :, 1:3])
+    assert torch.equal(Delayed(policy, 1, skip=1).act(window), plan[:, :, 1:3])
+    newest = policy.plan(window[:, :, 1:])
+    assert torch.equal(Delayed(policy, 0, skip=1).act(window[:, :, 1:]), newest[:, :, 1:3])
 
 
 def test_what_cannot_be_planned_ahead_is_refused() -> None:
     policy = planner()
     horizon = policy.noise.shape[1]
-    with pytest.raises(UsageError, match="delay"):
-        Delayed(policy, horizon - 1, ahead=True)
-    with pytest.raises(UsageError, match="ahead"):
-        Delayed(Echo(), 1, ahead=True)
+    with pytest.raises(UsageError, match="skip"):
+        Delayed(policy, 0, skip=horizon - 1)
+    with pytest.raises(UsageError, match="skip"):
+        Delayed(Echo(), 1, skip=1)
+    with pytest.raises(UsageError, match="skip"):
+        Delayed(policy, 1, skip=-1)
     with pytest.raises(UsageError, match="delay"):
         Delayed(Echo(), -1)
 
@@ -83,6 +87,37 @@ def test_the_injected_delay_is_the_median_in_control_steps_rounded_up() -> None:
     assert latency.injected(times(), 0.008, 10).set_index("backbone").loc["unet", "delay"] == 4
     with pytest.raises(UsageError, match="steps"):
         latency.injected(times()[times()["backbone"] == "unet"], 0.008, 7)
+
+
+def played(ahead: float, fresh: float, longer: float) -> pd.DataFrame:
+    late = {"clone": 30.0, "stale": 50.0, "ahead": ahead, "fresh": fresh, "longer": longer}
+    rows = [
+        (seed, name, delay, 100.0 + seed if delay == 0 else score + seed)
+        for seed in range(3) for delay in (0, 1) for name, score in late.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["seed", "policy", "delay", "score"])
+
+
+def test_a_remedy_that_hurts_is_called_so_and_its_cause_is_read_from_the_controls() -> None:
+    text = latency.remedy(played(ahead=20, fresh=40, longer=95), 1)
+    assert "-30.0 points" in text
+    assert "worse in every seed" in text
+    assert "costs 60.0 points" in text
+    assert "changes it by -5.0" in text
+    assert "leaving them out hurts by itself" in text
+    other = latency.remedy(played(ahead=20, fresh=90, longer=95), 1)
+    assert "explain" in other
+    assert "hurts by itself" not in other
+
+
+def test_a_remedy_that_helps_is_not_called_worse() -> None:
+    text = latency.remedy(played(ahead=70, fresh=90, longer=95), 1)
+    assert "+20.0 points" in text
+    assert "worse" not in text
+    assert "hurts" not in text
+    short = played(70, 90, 95)
+    short = short[(short["policy"] != "ahead") | (short["delay"] == 0)]
+    assert latency.remedy(short, 1).startswith("No plan reaches")
 
 
 def test_every_pair_is_timed_once() -> None:

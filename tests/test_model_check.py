@@ -149,6 +149,25 @@ def test_the_tail_names_its_dimension_and_its_constraint() -> None:
     assert kinds.loc["lands or lifts off", "worst"] == 1.0
     assert kinds.loc["lands or lifts off", "error"] == pytest.approx(0.9)
     assert kinds.loc["limit begins or ends", "error"] == pytest.approx(0.1)
+    assert kinds["worst_error"].to_dict() == pytest.approx(
+        {**dict.fromkeys(expected, 0.0), "lands or lifts off": 0.9}
+    )
+
+
+@pytest.mark.parametrize(
+    ("landing", "said"),
+    [(0.3, "not met: the most frequent kind is *joint at its limit*"), (0.9, "is met.")],
+)
+def test_the_tail_says_which_steps_are_the_worst(landing: float, said: str) -> None:
+    table = pd.DataFrame({
+        "constraint": ["lands or lifts off", "joint at its limit"], "steps": [0.1, 0.9],
+        "worst": [landing, 1 - landing], "error": [0.4, 0.6], "worst_error": [0.2, 0.15],
+    })  # fmt: skip
+    text = model_check.tail_says(table)
+    assert said in text
+    assert "carries 35% of the squared error" in text
+    assert f"{10 * landing:.1f} times as frequent" in text
+    assert "*joint at its limit*" in text
 
 
 # ---- sharpness -----------------------------------------------------------------------------------

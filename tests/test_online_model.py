@@ -63,9 +63,9 @@ def known() -> Known:
     data = world_transitions(300)
     real = Batch(data.states[:40, None], randn(40, 4, 1, seed=5), randn(40, 4, 1, seed=6) + 10)
     return Known(
-        dynamics(), ToyCritic(), data, world_transitions(60, 10), world_transitions(100, 20), real,  # type: ignore[arg-type]
-        data.states[:16, None], AMQConfig(16, 4), scripted_robot(LAST), identity(scripted_robot()),
-        seed=3,
+        dynamics(), ToyCritic(), data, world_transitions(60, 10), 360,  # type: ignore[arg-type]
+        world_transitions(100, 20), real, data.states[:16, None], AMQConfig(16, 4),
+        scripted_robot(LAST), identity(scripted_robot()), seed=3,
     )  # fmt: skip
 
 
@@ -290,8 +290,7 @@ def test_generated_transitions_are_the_present_policys_own() -> None:
     made.known = replace(made.known, robot=scripted_robot(10_000))
     constant_(made.actor, 0.3)
     found = made._generate()
-    volume = len(made.known.data) + len(made.known.held_out)
-    assert 0 < len(found) <= 0.1 * volume + 1
+    assert 0 < len(found) <= 0.1 * made.known.dataset_size + 1
     assert float((found.actions - 0.3).abs().mean()) < 3 * 0.05 + 0.1
     made.after(1)
     assert len(rows(made)) == 1

@@ -105,6 +105,16 @@ def test_what_the_whole_study_holds_out_stays_held_out(whole: Dataset) -> None:
     assert torch.isin(rows[kept], expected_kept).all()
 
 
+def test_a_slice_and_the_whole_choose_and_test_on_the_same_episodes(whole: Dataset) -> None:
+    study = SlicedStudy("hopper-medium", 0, 60, "smoke", {"denoiser": {"horizon": 4}})
+    rows = study.dataset.rewards.long()
+    choosing, testing = whole.halve(whole.split(0.1)[1])
+    assert torch.equal(rows[study.choosing], choosing)
+    assert torch.equal(rows[study.testing], testing)
+    assert len(testing) > 0
+    assert not torch.isin(rows[study.held_out[0]], torch.cat([choosing, testing])).any()
+
+
 def test_starts_come_from_the_slice_alone(whole: Dataset) -> None:
     study = SlicedStudy("hopper-medium", 0, 60, "smoke", {"denoiser": {"horizon": 4}})
     kept, _ = study.held_out

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from diffusion_toys import check_golden, gaussian_model, randn, small_model
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from uepo_lib.divergence import GuidanceConfig, mean_pairwise
 from uepo_lib.errors import UsageError
+from uepo_lib.figures import subpolicies as views
 from uepo_lib.subpolicies import (
     REVISION,
     SubPolicies,
@@ -217,3 +219,33 @@ def test_golden() -> None:
         "guided": build(3, guidance=GUIDED).plan(shared(3)),
     }
     check_golden("subpolicies", found, REVISION)
+
+
+# ---- what notebook 03 says -----------------------------------------------------------------------
+
+
+def test_scale_and_seed_are_compared_in_one_unit() -> None:
+    means = pd.Series({"κ = 0": 300.0, "κ = 0.5": 200.0, "κ = 1": 100.0})
+    # the range, 200, is above what the seeds do, and the standard deviation, 100, below it
+    between = pd.Series({"κ = 0.5": 120.0, "κ = 1": 160.0, views.NULL: 9.0})
+    text = views.scale_or_seed(means, between)
+    assert "deviation of 100 (a range of 200)" in text
+    assert "120 to 160, by κ, 141 in root mean square" in text
+    assert "**the seed** matters more, against the expectation" in text
+    assert "**the scale** matters more, as expected" in views.scale_or_seed(means, between / 2)
+
+
+@pytest.mark.parametrize(
+    ("kappas", "returns", "small", "little"),
+    [((0.25, 0.25, 0.5), (95, 50, 95), "in 2 of 3 seeds: met", "20% on the mean: not met"),
+     ((0.5, 1.0, 0.25), (95, 110, 95), "in 1 of 3 seeds: not met", "0% on the mean: met")],
+)  # fmt: skip
+def test_the_tuned_choice_is_held_against_what_was_expected(
+    kappas: tuple[float, ...], returns: tuple[float, ...], small: str, little: str
+) -> None:
+    rows = [(s, "AM-Q", k, r) for s, (k, r) in enumerate(zip(kappas, returns, strict=True))]
+    rows += [(s, views.ZERO, 0.0, 100.0) for s in range(3)]
+    tuned = pd.DataFrame(rows, columns=["seed", "choice", "kappa", "return"])
+    text = views.tuned_says(tuned)
+    assert small in text
+    assert little in text

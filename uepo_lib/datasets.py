@@ -192,3 +192,23 @@ class Dataset:
         mask[held] = True
         steps = mask.repeat_interleave(self.bounds[:, 1] - self.bounds[:, 0])
         return (~steps).nonzero().flatten(), steps.nonzero().flatten()
+
+    def halve(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """``steps`` of whole episodes as two halves, (choosing, testing), that share no episode.
+
+        In the data's order every episode goes to the half that has fewer steps so far, so that both
+        hold early and late ones. Of a single episode the first half of its steps chooses and the
+        second tests. Raises ``UsageError`` for less than two steps.
+        """
+        check(len(steps) > 1, "steps", len(steps), "at least 2, to halve them")
+        held = torch.isin(self.bounds[:, 0], steps).nonzero().flatten().tolist()
+        if len(held) == 1:
+            return steps[: len(steps) // 2], steps[len(steps) // 2 :]
+        halves: tuple[list[Tensor], list[Tensor]] = [], []
+        sizes = [0, 0]
+        for episode in held:
+            begin, end = self.bounds[episode].tolist()
+            smaller = int(sizes[1] < sizes[0])
+            halves[smaller].append(torch.arange(begin, end))
+            sizes[smaller] += end - begin
+        return torch.cat(halves[0]), torch.cat(halves[1])

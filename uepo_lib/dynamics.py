@@ -24,7 +24,7 @@ from uepo_lib.networks import EnsembleLinear, ensemble_mlp
 if TYPE_CHECKING:
     from uepo_lib.datasets import Transitions
 
-REVISION = 1
+REVISION = 2
 
 ROWS_AT_ONCE = 4096
 """Bounds the memory of a pass over a whole dataset."""

@@ -27,7 +27,8 @@ ROWS = 2_000
 def health(study: Study, made: UEPO) -> pd.DataFrame:
     """Columns part, measure, value, reference, well (is value on the right side of reference?).
 
-    Everything but the last two rows is judged on episodes that no dynamics model was trained on.
+    Everything but the last two rows is judged on episodes that no dynamics model learnt from or
+    was chosen by.
     The last costs episodes in the environment, which its evaluation counts.
     """
     rows = list(_rows(study, made))
@@ -37,7 +38,7 @@ def health(study: Study, made: UEPO) -> pd.DataFrame:
 
 
 def _rows(study: Study, made: UEPO) -> Iterator[tuple[Any, ...]]:
-    data, held = study.dataset, study.held_out[1]
+    data, held = study.dataset, study.testing
     sample = held[torch.linspace(0, len(held) - 1, min(ROWS, len(held))).long()]
     states, actions = data.states[sample], data.actions[sample]
     spread = float(actions.std(dim=0).square().mean().sqrt())

@@ -20,7 +20,7 @@ from uepo_lib.errors import check
 from uepo_lib.runs import Run
 from uepo_lib.slices import SlicedStudy
 
-REVISION = 1
+REVISION = 2
 
 
 class WeakMotors(SlicedStudy):
@@ -71,7 +71,7 @@ def probe(study: SlicedStudy, gain: float, count: int, run: Run | None = None) -
 
     Only the ruler needs this: the steps are recorded as interaction, and no model sees them.
     """
-    data, held = study.dataset, study.held_out[1]
+    data, held = study.dataset, study.testing
     known = data.simulator_states
     check(known is not None, "task", study.task.name, "one whose data holds simulator states")
     assert known is not None

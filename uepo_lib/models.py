@@ -193,10 +193,9 @@ class Models(Workbench):
             cfg = replace(cfg, max_updates=max(1, cfg.max_updates // 4), learning_rate=gentler)
 
         def produce(run: Run) -> None:
-            kept, held = self.held_out
             steps = self.dataset.transitions()
             self._save(run, dynamics_training.train_dynamics(
-                cfg, steps[kept], steps[held], seed=self.seed, recorder=run,
+                cfg, steps[self.held_out[0]], steps[self.choosing], seed=self.seed, recorder=run,
                 extra=Transitions.join(*(e.value for e in extra)) if extra else None,
                 start=start.value if start else None, progress=self.progress,
             ))  # fmt: skip
@@ -257,9 +256,12 @@ class Models(Workbench):
             run.account("augmentation", simulator.steps, simulator.resets)
 
     def _real_sequences(self, horizon: int) -> Batch:
-        """Held-out real sequences, from whose KL the excess of a synthetic one is measured."""
+        """Held-out real sequences, from whose KL the excess of a synthetic one is measured.
+
+        They are of ``choosing``: a threshold is chosen by them and no number is reported on them.
+        """
         sequences = self.dataset.windows(self.obs_horizon, horizon + 1)
-        held = torch.isin(sequences.now, self.held_out[1]).nonzero().flatten()
+        held = torch.isin(sequences.now, self.choosing).nonzero().flatten()
         chosen = held[torch.randperm(len(held), generator=self.generator("reference"))]
         return sequences.batch(chosen[:NUM_REFERENCE])
 

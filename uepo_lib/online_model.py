@@ -95,7 +95,10 @@ class Known:
     critic: Critic
     data: Transitions
     """D without what is held out."""
-    held_out: Transitions
+    choosing: Transitions
+    """Held out, by which a refit chooses its elites."""
+    dataset_size: int
+    """|D|, what is held out included: the unit of the augmentation's ratio."""
     synthetic: Transitions
     """D_diff."""
     sequences: Batch
@@ -209,7 +212,7 @@ class OnlineModel:
         )  # fmt: skip
         synthetic = self._generate() if self.config.augmented else known.synthetic
         self.dynamics = train_dynamics(
-            cfg, known.data, known.held_out, seed=self._seed("refit", self.looks),
+            cfg, known.data, known.choosing, seed=self._seed("refit", self.looks),
             extra=Transitions.join(synthetic, online), start=self.dynamics, progress=False,
         )  # fmt: skip
 
@@ -223,7 +226,7 @@ class OnlineModel:
             lambda states: known.robot.terminated(known.normaliser.inverse(states)),
             reference_costs(self.dynamics, real.past, real.actions, real.future, cfg), cfg,
             self._stream("augmentation", self.looks),
-            dataset_size=len(known.data) + len(known.held_out), progress=False,
+            dataset_size=known.dataset_size, progress=False,
         )  # fmt: skip
         return found.transitions
 

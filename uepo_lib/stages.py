@@ -207,9 +207,9 @@ class Study(Learners):
     def _known(
         self, critic: Critic, world: DynamicsModel, synthetic: Transitions, cfg: Any
     ) -> online_model.Known:
-        (kept, held), steps, amq = self.held_out, self.dataset.transitions(), self.config("amq")
+        steps, amq = self.dataset.transitions(), self.config("amq")
         return online_model.Known(
-            world, critic, steps[kept], steps[held], synthetic,
+            world, critic, steps[self.held_out[0]], steps[self.choosing], len(steps), synthetic,
             self._real_sequences(cfg.augmentation_horizon),
             self.starts(amq.num_starts, "online gate"), amq, self.task.robot,
             self.dataset.normaliser, self.seed,

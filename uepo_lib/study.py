@@ -210,8 +210,19 @@ class Workbench:
 
     @cached_property
     def held_out(self) -> tuple[Tensor, Tensor]:
-        """Step indices (kept, held out) by whole episodes; the same for every seed."""
+        """Step indices (kept, held out) by whole episodes; the same for every seed. No T̂ learns
+        from the second; one half of it chooses T̂'s weights, and the other, unseen, judges T̂."""
         return self.dataset.split(0.1)
+
+    @property
+    def choosing(self) -> Tensor:
+        """Held-out steps that choose T̂'s weights and elites and set the KL filter's reference."""
+        return self.dataset.halve(self.held_out[1])[0]
+
+    @property
+    def testing(self) -> Tensor:
+        """Held-out steps, of other episodes, on which what is reported of a T̂ is measured."""
+        return self.dataset.halve(self.held_out[1])[1]
 
     @cached_property
     def windows(self) -> datasets.Windows:
@@ -254,11 +265,7 @@ class Workbench:
         def get() -> tuple[Run, ...]:
             return (self.store.get_or_train(spec, produce, expect=expect, needs=parent_runs),)
 
-        product: Product[T] = Product(
-            (spec.key,),
-            get,
-            lambda: read(product.run),
-        )
+        product: Product[T] = Product((spec.key,), get, lambda: read(product.run))
         return product
 
 

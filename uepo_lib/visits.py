@@ -116,6 +116,12 @@ def overlap(table: pd.DataFrame, one: str, other: str) -> float:
     return float(shares.min(axis=1).sum())
 
 
+def narrower(squares: pd.Series, robot: str) -> pd.Series:
+    """The datasets of ``robot`` with fewer effective squares than its expert: squares, by task."""
+    own = squares[squares.index.str.startswith(f"{robot}-")]
+    return own[own < own[f"{robot}-expert"]].sort_values()
+
+
 def mixtures(table: pd.DataFrame) -> pd.DataFrame:
     """Of each robot with a medium, an expert and their mixture: how far each pair overlaps."""
     present, rows = set(table.task), {}

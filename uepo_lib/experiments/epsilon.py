@@ -2,8 +2,8 @@ r"""E2: does the error of T̂ depend on ε, on where transitions come from, and 
 
 For each seed T̂_init is fitted to a slice of D, a pool of trajectories is generated once for each
 source of transitions, and every ε takes its D_diff from that pool. Each cell then fits T̂ to the
-slice and its D_diff with the same number of gradient steps as T̂_init, and is tested on held-out
-real transitions (section 1, contribution 3; choices A6 to A8).
+slice and its D_diff with the same number of gradient steps as T̂_init, and is tested on real
+transitions by which nothing was chosen (section 1, contribution 3; choices A6 to A8).
 
 **Expected** before any of it was computed: trajectories in T̂_init add no information, so inside the
 support the error hardly depends on ε and is no smaller than T̂_init's; real transitions may help.
@@ -27,7 +27,7 @@ from uepo_lib.runs import Run
 from uepo_lib.slices import SlicedStudy
 from uepo_lib.stages import Product, Study, load_data
 
-REVISION = 1
+REVISION = 2
 
 TASK, ELSEWHERE = "hopper-medium", "hopper-expert"
 INSIDE, OUTSIDE = "held-out medium", "expert (out of distribution)"
@@ -182,7 +182,7 @@ def measure(seed: int, profile: str, grid: EpsilonGrid | None = None) -> Product
     def produce(run: Run) -> None:
         tests = {
             INSIDE: rollouts.logged_sequences(
-                study.dataset, study.held_out[1], grid.sequences, grid.ahead
+                study.dataset, study.testing, grid.sequences, grid.ahead
             ),
             OUTSIDE: rollouts.logged_sequences(elsewhere, None, grid.sequences, grid.ahead),
         }

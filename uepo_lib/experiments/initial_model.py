@@ -43,7 +43,7 @@ from uepo_lib.runs import Run
 from uepo_lib.slices import SlicedStudy
 from uepo_lib.stages import Product, Study
 
-REVISION = 1
+REVISION = 2
 TASK = "hopper-medium"
 DATA, WHOLE, BIASED = "10 %", "100 %", "biased"
 SHARES = {"1 %": 0.01, DATA: 0.1, WHOLE: 1.0}
@@ -226,9 +226,7 @@ def measure(seed: int, profile: str, grid: InitialGrid | None = None) -> Product
 
     def produce(run: Run) -> None:
         ruler = probe(study, grid.gain, grid.probes, run)
-        test = rollouts.logged_sequences(
-            study.dataset, study.held_out[1], grid.sequences, grid.ahead
-        )
+        test = rollouts.logged_sequences(study.dataset, study.testing, grid.sequences, grid.ahead)
         for row in _rows(found, test, ruler):
             run.table("cells").append({"seed": seed, **row})
 

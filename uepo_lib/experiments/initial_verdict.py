@@ -19,6 +19,9 @@ from uepo_lib.experiments.sensitivity_verdict import label
 BIAS = 0.1
 """A tenth of the wrong gain's own bias: less is none."""
 
+ALIKE = 0.1
+"""Of all trajectories: acceptances that differ by no more are alike."""
+
 _CELL = ["source", "acceptance", "step"]
 
 
@@ -36,6 +39,27 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
     check(bool(known.notna().all()), "table", "without T̂_init", "T̂_init for every seed and size")
     first["gain"] = np.log2(known.to_numpy() / first["error"].to_numpy())
     return first
+
+
+def kept_says(kept: pd.DataFrame) -> str:
+    """What became of the expectation that as many trajectories pass for every T̂_init, and those
+    that it predicts well.
+
+    ``kept`` is indexed by source and init and has columns passing, kept_error and refused_error.
+    """
+    parts = []
+    for source, name in (("model", "in T̂_init"), ("simulator", "in the simulator")):
+        passing = kept.loc[source, "passing"]
+        low, high = float(passing.min()), float(passing.max())
+        met = "met" if high - low <= ALIKE else "not met"
+        parts.append(f"{name} {low:.2f} to {high:.2f} of them pass, by T̂_init: {met}")
+    real = kept.loc["simulator"]
+    well = real["refused_error"] > real["kept_error"]
+    return (
+        f"**The expectation** of *as many for all* (within {ALIKE:g} of all trajectories): "
+        f"{'; '.join(parts)}. That those pass which it predicts well: true of {int(well.sum())} of "
+        f"{len(well)}."
+    )
 
 
 def quality(gained: pd.DataFrame) -> pd.DataFrame:

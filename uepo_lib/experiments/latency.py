@@ -22,7 +22,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from uepo_lib import delayed, denoisers, diffusion, policies, profiles, schedules, subpolicies
+from uepo_lib import (
+    delayed,
+    denoisers,
+    diffusion,
+    policies,
+    profiles,
+    schedules,
+    statistics,
+    subpolicies,
+)
 from uepo_lib.denoisers import DenoiserConfig
 from uepo_lib.diffusion import DiffusionConfig, build_diffusion
 from uepo_lib.errors import check
@@ -172,8 +181,10 @@ def reached(times: pd.DataFrame) -> pd.DataFrame:
 def measure_delay(study: Study, grid: LatencyGrid | None = None) -> Product[pd.DataFrame]:
     """Normalised scores of late policies: columns seed, policy, delay, score (mean of episodes).
 
-    "clone": the Gaussian clone, which decides at every step. "stale" and "ahead": the zero-noise
-    diffusion policy, see :class:`delayed.Delayed`.
+    "clone": the Gaussian clone, which decides at every step. The others are the zero-noise
+    diffusion policy: "stale" begins its late plans with their first action, "ahead" with the one
+    that was meant for now. Two controls see the present state and so are never late: "fresh" skips
+    as many actions as "ahead", and "longer" executes T_a + d, as far into its plan as "ahead".
     """
     grid = grid or grid_of(study.profile)
     model, clone = study.diffusion_policy(), study.clone()
@@ -186,7 +197,11 @@ def measure_delay(study: Study, grid: LatencyGrid | None = None) -> Product[pd.D
                 "clone": delayed.Delayed(clone.value, delay), "stale": delayed.Delayed(zero, delay)
             }  # fmt: skip
             if delay + ACTION_HORIZON <= horizon:
-                late["ahead"] = delayed.Delayed(zero, delay, ahead=True)
+                late["ahead"] = delayed.Delayed(zero, delay, skip=delay)
+                late["fresh"] = delayed.Delayed(zero, 0, skip=delay)
+                late["longer"] = SubPolicies.zero_noise(
+                    model.value, action_horizon=ACTION_HORIZON + delay
+                )
             for name, policy in late.items():
                 seen = evaluate(policy, robot, study.dataset.normaliser, grid.episodes)
                 run.account("evaluation", seen.num_steps, seen.returns.numel())
@@ -199,6 +214,35 @@ def measure_delay(study: Study, grid: LatencyGrid | None = None) -> Product[pd.D
     return study.stage(
         "delay", config, produce, lambda run: run.table("delays").frame(), ACTING, (model, clone),
         "a minute",
+    )  # fmt: skip
+
+
+def remedy(delays: pd.DataFrame, delay: int) -> str:
+    """What skipping overtaken actions does at ``delay``, and what the two controls say of why.
+
+    The missing actions are blamed where "fresh" loses at least half of what "ahead" loses, and more
+    than twice what "longer" does.
+    """
+    wide = delays.pivot(index="seed", columns=["policy", "delay"], values="score")
+    if ("ahead", delay) not in wide:
+        return "No plan reaches far enough to skip what such a delay overtakes."
+    gains = (wide["ahead", delay] - wide["stale", delay]).to_numpy()
+    said = (
+        f"Skipping the overtaken actions changes it by a further {gains.mean():+.1f} points: "
+        f"{statistics.verdict(gains.tolist())}."
+    )
+    if delay == 0 or (gains >= 0).any():
+        return said
+    lost = {name: float((wide["stale", 0] - wide[name, delay]).mean())
+            for name in ("ahead", "fresh", "longer")}  # fmt: skip
+    missing = lost["fresh"] >= lost["ahead"] / 2 and lost["fresh"] > 2 * lost["longer"]
+    return (
+        f"{said} **Here the remedy is worse in every seed.** Two controls without delay: to skip "
+        f"as many first actions of a plan from the present state costs {lost['fresh']:.1f} points; "
+        f"to execute the first ones and go on as far into the plan changes it by "
+        f"{-lost['longer']:+.1f}. "
+        + ("So leaving them out hurts by itself, with nothing being late; the age and the place of "
+           "the later ones do not." if missing else "They do not explain it.")
     )  # fmt: skip
 
 

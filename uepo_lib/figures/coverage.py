@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -37,19 +38,26 @@ LATER = 1_000_000
 """Where the seeds of the later plans begin: other draws than the first."""
 REPLANNED = 4
 """The n at which replanning is tried."""
-STYLES = dict(
+COLOUR_OF = dict(
     zip(
         KINDS,
         [
-            ("UEPO", "-"), ("UEPO", ":"), ("highlight", ":"), ("highlight", "-"), ("UEPO", "--"),
-            ("highlight", "--"), ("model", "-"), ("model", "--"), ("control", "-"),
-            ("control", ":"), ("BC", "-"),
+            "UEPO", "UEPO", "highlight", "highlight", "UEPO", "highlight", "model", "model",
+            "control", "control", "BC",
         ],
         strict=True,
     )
 )  # fmt: skip
-"""Of every kind: colour and line."""
-
+"""The colour of every kind."""
+FAMILIES = {
+    "one model": ("one model, fixed noise", "one model, fresh noise",
+                  "one model, fixed noise, 5 steps"),
+    "one model, guided": ("one model, guided", "one model, guided, τ of D",
+                          "one model, guided, τ of D, 5 steps"),
+    "n models": ("n models, one noise", "n models, zero noise", "n Gaussians"),
+    "a mixture": ("mixture, fixed component", "mixture, drawn each call"),
+}  # fmt: skip
+"""The kinds that share a panel of coverage."""
 
 PRICED = (
     "one model, fixed noise", "one model, guided, τ of D", "n models, one noise",
@@ -200,45 +208,53 @@ def _numbers(network: torch.nn.Module) -> int:
 
 @plotting.figure("mode_kinds")
 def mode_kinds(table: pd.DataFrame) -> Figure:
-    """Left: coverage against n beside the null, one line a kind; right: persistence."""
-    figure, (left, right) = plotting.panels(2, width=4.6, height=4.0)
+    """Left: coverage against n beside the null, a panel a family; right: persistence."""
+    figure = plt.figure(figsize=(9.2, 4.4))
+    left, right = figure.subfigures(1, 2, width_ratios=(1.15, 1))
+    grid = left.subplots(2, 2, sharex=True, sharey=True)
+    for axes, (title, kinds) in zip(grid.flat, FAMILIES.items(), strict=True):
+        _coverage(axes, table, kinds)
+        axes.set_title(title)
+    for axes in grid[1]:
+        axes.set_xlabel("n policies")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("modes covered (of 4)")
+    _persistence(right.subplots(), table[table.n == REPLANNED])
+    return figure
+
+
+def _coverage(axes: Axes, table: pd.DataFrame, kinds: tuple[str, ...]) -> None:
     sizes = sorted(table.n.unique())
     grid = np.linspace(min(sizes), max(sizes), 100)
-    left.plot(
-        grid, [null_coverage(n) for n in grid], color="0.6", linewidth=5, alpha=0.5,
-        label=r"null $4(1 - 0.75^n)$",
-    )  # fmt: skip
-    for i, (kind, (colour, line)) in enumerate(STYLES.items()):
+    axes.plot(grid, [null_coverage(n) for n in grid], color="0.6", linewidth=5, alpha=0.5)
+    for i, kind in enumerate(kinds):
+        colour, line = plotting.COLOURS[COLOUR_OF[kind]], ("-", "--", ":")[i]
         found = _intervals(table[table.kind == kind], "n", "coverage")
-        aside = found.index * 2 ** (0.05 * (i - len(STYLES) // 2))  # or they hide each other
+        aside = found.index * 2 ** (0.12 * (i - 1))  # or they hide each other
         bars = (found["mean"] - found.low, found.high - found["mean"])
-        left.errorbar(
-            aside, found["mean"], bars, color=plotting.COLOURS[colour], fmt="none", linewidth=1.0,
+        axes.errorbar(
+            aside, found["mean"], bars, color=colour, linestyle=line, linewidth=1.3, elinewidth=0.9,
+            marker="osD"[i], markersize=3, label=kind.removeprefix("one model, "),
         )  # fmt: skip
-        left.plot(
-            aside, found["mean"], line, color=plotting.COLOURS[colour], linewidth=1.2, marker=".",
-            label=kind,
-        )  # fmt: skip
-    left.set_xscale("log", base=2)
-    left.set_xticks(sizes, [str(n) for n in sizes])
-    left.set(xlabel="n policies", ylabel="modes covered (of 4)", ylim=(-0.1, 4.15))
-    _persistence(right, table[table.n == REPLANNED])
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
-    return figure
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(n) for n in sizes])
+    axes.set_ylim(-0.15, 4.15)
+    low = "n Gaussians" in kinds  # they leave the corner free that the others fill
+    axes.legend(fontsize=7, loc="upper left" if low else "lower right")
 
 
 def _persistence(axes: Axes, table: pd.DataFrame) -> None:
     """Both kinds of persistence, a row a kind; the null as a line."""
     axes.axvline(0.25, color="0.6", linewidth=5, alpha=0.5)
     for column, marker, shift in (("persistence", "o", -0.14), ("kept", "s", 0.14)):
-        found = _intervals(table, "kind", column).reindex(list(STYLES))
+        found = _intervals(table, "kind", column).reindex(list(COLOUR_OF))
         for place, (kind, row) in enumerate(found.iterrows()):
-            colour = plotting.COLOURS[STYLES[str(kind)][0]]
+            colour = plotting.COLOURS[COLOUR_OF[str(kind)]]
             axes.plot([row.low, row.high], [place + shift] * 2, color=colour, linewidth=1.2)
             axes.plot(row["mean"], place + shift, marker, color=colour, markersize=4.5)
     axes.plot([], [], "o", color="0.3", markersize=4.5, label="in two states")
     axes.plot([], [], "s", color="0.3", markersize=4.5, label="after replanning")
-    axes.set_yticks(range(len(STYLES)), list(STYLES), fontsize=7)
+    axes.set_yticks(range(len(COLOUR_OF)), list(COLOUR_OF), fontsize=7)
     axes.invert_yaxis()
     axes.set(xlabel=f"same mode (share), n = {REPLANNED}", xlim=(-0.03, 1.03))
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.13), ncols=2)

@@ -79,7 +79,8 @@ def behaviour_training(table: pd.DataFrame) -> Figure:
 
 
 def policies_table(robots: Iterable[Robot]) -> pd.DataFrame:
-    """Score ± sd over fresh episodes of each committed policy, without and with its noise."""
+    """Score ± sd over fresh episodes of each committed policy, without and with its noise; what it
+    was learnt by, and the minutes of the whole training that it is a snapshot of."""
     rows = []
     for robot in robots:
         for level in [name for name in behaviors.levels(robot) if "/" not in name]:
@@ -90,7 +91,13 @@ def policies_table(robots: Iterable[Robot]) -> pd.DataFrame:
                 for name, seen in record["returns"].items()
             }
             noise = f"{np.mean(record['action_noise']):.2f}"
-            rows.append({"robot": robot.name, "policy": level, **spread, "noise (sd)": noise})
+            minutes = record.get("minutes_of_whole_run", record.get("minutes"))
+            learnt = {
+                "learnt by": record["algorithm"],
+                "minutes": "–" if minutes is None else f"{minutes:.0f}",
+            }
+            about = {"robot": robot.name, "policy": level, **learnt}
+            rows.append({**about, **spread, "noise (sd)": noise})
     return pd.DataFrame(rows).set_index(["robot", "policy"])
 
 

@@ -262,7 +262,8 @@ def draw_robot_returns(table: pd.DataFrame) -> Figure:
         labels = []
         for place, ((setting, name), scores) in enumerate(groups):
             _column(axes, place, scores.tolist(), plotting.COLOURS[SETS[str(name)]])
-            labels.append(str(name) if name == "unguided" else f"{name}: {setting}")
+            chain = str(setting).split(",")[0]  # all that matters to an unguided set
+            labels.append(f"{name}: {chain if name == 'unguided' else setting}")
         axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", fontsize=7)
         axes.set_title(task)
     panels[0].set_ylabel("mean return (normalised)")

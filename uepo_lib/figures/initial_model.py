@@ -21,25 +21,29 @@ TOY = {"model": ("from T̂", "UEPO"), "simulator": ("real, filtered", "highlight
        "unfiltered": ("real, unfiltered", "control")}  # fmt: skip
 
 
+START = 1.0
+"""The bias with which the linear world's rounds begin."""
+
+
 def toy_table(
     worlds: Sequence[LinearWorld], biases: Sequence[float], ratio: float, count: int
 ) -> pd.DataFrame:
     """Closed forms: columns of (part, world, x, source, value).
 
-    part "kept" and "remaining" by bias; "round" the bias from the largest, with an unbiased D;
-    "wrong D" the same if D has that bias too. A world is named by its horizon and reference.
+    part "kept" and "remaining" by bias; "round" the bias from :data:`START` on, over that, with an
+    unbiased D; "wrong D" the same if D has that bias too. A world is named by its horizon and
+    reference.
     """
     rows = []
-    start = max(biases)
     for world in worlds:
         name = f"H = {world.horizon}, " + ("over the median" if world.median else "ε alone")
         for bias in biases:
             rows.append(("kept", name, bias, "simulator", world.kept(bias)))
             rows.append(("remaining", name, bias, "simulator", world.remaining(bias)))
-        for part, logged in (("round", 0.0), ("wrong D", start)):
+        for part, logged in (("round", 0.0), ("wrong D", START)):
             for source in SOURCES:
-                found = world.rounds(start, ratio, source, count, logged)  # type: ignore[arg-type]
-                rows += [(part, name, r, source, b / start) for r, b in enumerate(found)]
+                found = world.rounds(START, ratio, source, count, logged)  # type: ignore[arg-type]
+                rows += [(part, name, r, source, b / START) for r, b in enumerate(found)]
     return pd.DataFrame(rows, columns=["part", "world", "x", "source", "value"])
 
 
@@ -62,7 +66,8 @@ def draw_toy(table: pd.DataFrame) -> Figure:
             one = one[one["source"] == source]
             axes.plot(one["x"], one["value"], "o-", markersize=3, label=label,
                       color=plotting.COLOURS[colour])  # fmt: skip
-        axes.set(xlabel="round", title=title, ylim=(-0.03, 1.08))
+        where = f"{worlds[0].split(',')[0]}, $b_0$ = {START:g}"
+        axes.set(xlabel="round", title=f"{title}\n({where})", ylim=(-0.03, 1.08))
         axes.set_xticks(sorted(table.loc[table["part"] == part, "x"].unique()))
     right.set_ylabel("bias over the first")
     right.legend(fontsize=7)

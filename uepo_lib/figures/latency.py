@@ -17,13 +17,15 @@ BACKBONES = {
 LATE = {
     "clone": ("Gaussian clone", plotting.COLOURS["BC"]),
     "stale": ("diffusion, stale plan", plotting.COLOURS["UEPO"]),
-    "ahead": ("diffusion, overtaken actions skipped", plotting.COLOURS["control"]),
+    "ahead": ("diffusion, overtaken actions skipped", plotting.COLOURS["model"]),
+    "fresh": ("control: no delay, d actions skipped", plotting.COLOURS["control"]),
+    "longer": ("control: no delay, $T_a$ + d executed", plotting.COLOURS["highlight"]),
 }
 
 
 @plotting.figure("13_times")
 def draw_times(table: pd.DataFrame) -> Figure:
-    """Columns backbone, steps, n, median, p99: medians as lines, up to the 99th percentile."""
+    """Columns backbone, steps, n, median, p99: a band from median to 99th percentile."""
     figure, (left, right) = plotting.panels(2, 3.6, 3.0)
     usual = int(table.loc[(table["n"] > 1), "steps"].iloc[0])
     for name, (label, colour) in BACKBONES.items():
@@ -35,11 +37,15 @@ def draw_times(table: pd.DataFrame) -> Figure:
         axes.axhline(gaussian, color=plotting.COLOURS["BC"], linestyle="--", linewidth=1)
         for rate in RATES:
             axes.axhline(1_000 / rate, color="0.8", linewidth=0.8, zorder=0)
-            axes.text(1, 1_000 / rate, f"{rate} Hz", size="x-small", color="0.4", va="bottom")
+            axes.text(
+                1.01, 1_000 / rate, f"{rate} Hz", size="x-small", color="0.4", va="center",
+                transform=axes.get_yaxis_transform(),
+            )  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel=text)
     left.set_ylabel("time to a decision (ms)")
     left.plot([], [], "--", color=plotting.COLOURS["BC"], label="Gaussian MLP")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    left.fill_between([], [], [], color="0.5", alpha=0.3, label="to the 99th percentile")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
@@ -58,5 +64,5 @@ def draw_delay(table: pd.DataFrame) -> Figure:
         plotting.seed_lines(axes, part, "delay", "score", colour, label)
     axes.set(xlabel="delay (control steps)", ylabel="normalised score")
     axes.set_xticks(sorted(table["delay"].unique()))
-    axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     return figure

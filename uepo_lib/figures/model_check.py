@@ -140,7 +140,8 @@ def tail_table(
 
     The first table has columns dimension, "all steps" and "worst steps": the part of the squared
     error that each dimension carries. The second has columns constraint, steps (their share of
-    all), worst (of the worst ``share``), error (their part of the squared error).
+    all), worst (of the worst ``share``), error (their part of the squared error), worst_error (that
+    of those among the worst).
     """
     last = torch.zeros(len(data), dtype=torch.bool)
     last[data.bounds[:, 1] - 1] = True
@@ -156,12 +157,38 @@ def tail_table(
     }
     rows = []
     for name, kind in _constraint_kinds(data, steps).items():
-        parts = kind.float().mean(), kind[worst].float().mean(), total[kind].sum() / total.sum()
+        parts = (
+            kind.float().mean(), kind[worst].float().mean(), total[kind].sum() / total.sum(),
+            total[kind & worst].sum() / total.sum(),
+        )  # fmt: skip
         rows.append((name, *(float(part) for part in parts)))
-    by_constraint = pd.DataFrame(rows, columns=["constraint", "steps", "worst", "error"])
+    columns = ["constraint", "steps", "worst", "error", "worst_error"]
+    by_constraint = pd.DataFrame(rows, columns=columns)
     return pd.DataFrame(
         {"dimension": HOPPER, **{k: v.tolist() for k, v in shares.items()}}
     ), by_constraint
+
+
+LANDING = "lands or lifts off"
+
+
+def tail_says(by_constraint: pd.DataFrame) -> str:
+    """The second table of :func:`tail_table` in words, beside what was expected of it: that the
+    foot's landing and lifting off are the most frequent kind among the worst steps."""
+    kinds = by_constraint.set_index("constraint").sort_values("worst", ascending=False)
+    listed = "; ".join(
+        f"*{name}* {kind['worst']:.0%} of them and {kind['steps']:.0%} of all steps"
+        for name, kind in kinds.iterrows()
+    )
+    landing, first = kinds.loc[LANDING], str(kinds.index[0])
+    often = f"{landing['worst'] / landing['steps']:.1f} times" if landing["steps"] else "not"
+    met = "met" if first == LANDING else f"not met: the most frequent kind is *{first}*"
+    return (
+        f"The worst hundredth of the steps carries {kinds['worst_error'].sum():.0%} of the squared "
+        f"error. By kind: {listed}. Steps on which the foot lands or lifts off are {often} as "
+        f"frequent there as among all, and carry {landing['error']:.0%} of the squared error. "
+        f"**The expectation, that they are most of the worst, is {met}.**"
+    )
 
 
 def _constraint_kinds(data: Dataset, steps: Tensor) -> dict[str, Tensor]:
@@ -174,7 +201,7 @@ def _constraint_kinds(data: Dataset, steps: Tensor) -> dict[str, Tensor]:
     ground, joint = contact ^ contact_after, (limit ^ limit_after)
     still = ~ground & ~joint
     return {
-        "lands or lifts off": ground,
+        LANDING: ground,
         "limit begins or ends": joint & ~ground,
         "on the ground": still & contact,
         "joint at its limit": still & ~contact & limit,

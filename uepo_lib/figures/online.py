@@ -136,7 +136,7 @@ def shift_table(
     for study in studies:
         made = found[study.seed]
         seen = {
-            "D, held out": study.dataset.transitions()[study.held_out[1]],
+            "D, held out": study.dataset.transitions()[study.testing],
             "D_online": Transitions(**runs["UEPO", study.seed].tensors("online")),
         }
         models: dict[str, DynamicsModel] = {

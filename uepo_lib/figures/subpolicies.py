@@ -107,6 +107,44 @@ def spread_of_sets(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["policy", "seed", "mean", "worst", "best", "between_sd"])
 
 
+def scale_or_seed(means: pd.Series, between: pd.Series) -> str:
+    """Which moves a set's return more, its κ or its seeds? Both as a standard deviation.
+
+    ``means`` are the mean returns of the sets, a κ each, zero noise among them; ``between`` the sd
+    of the true means within a set, of the same κ without zero noise, and :data:`NULL`.
+    """
+    of_scale, seeds = float(means.std()), between.drop(NULL)
+    of_seed = float(np.sqrt((seeds**2).mean()))
+    larger = "the scale" if of_scale > of_seed else "the seed"
+    met = "as expected" if of_scale > of_seed else "against the expectation"
+    return (
+        f"Over κ from 0 to 1 the means of the sets have a standard deviation of {of_scale:.0f} (a "
+        f"range of {means.max() - means.min():.0f}). Between the seeds of one set the true means "
+        f"have one of {seeds.min():.0f} to {seeds.max():.0f}, by κ, {of_seed:.0f} in root mean "
+        f"square; the null shows {between[NULL]:.0f}. "
+        f"Like for like **{larger}** matters more, {met}."
+    )
+
+
+SMALL, LITTLE = 0.5, 0.1
+"""A κ below this is small; a loss of at most this share of zero noise's return is little."""
+
+
+def tuned_says(tuned: pd.DataFrame) -> str:
+    """What became of the expectation that AM-Q picks a small κ and loses little to κ = 0."""
+    chosen = tuned[tuned["choice"] == "AM-Q"].set_index("seed")
+    zero = tuned[tuned["choice"] == ZERO].set_index("seed")["return"]
+    loss = (zero - chosen["return"]) / zero
+    small, little, count = (chosen["kappa"] < SMALL).sum(), (loss <= LITTLE).sum(), len(chosen)
+    on_mean = float((zero - chosen["return"]).mean() / zero.mean())
+    return (
+        f"**The expectation:** a small κ, below {SMALL:g}, was picked in {small} of {count} seeds: "
+        f"{'met' if small > count / 2 else 'not met'}. A little loss, at most {LITTLE:.0%} of the "
+        f"return of κ = 0, came in {little} of {count}; it is {on_mean:.0%} on the mean: "
+        f"{'met' if on_mean <= LITTLE else 'not met'}. No verdict, at {count} seeds."
+    )
+
+
 def tuned_table(
     studies: Sequence[Study], table: pd.DataFrame, kappas: Sequence[float]
 ) -> tuple[pd.DataFrame, list[Run]]:

@@ -1,0 +1,45 @@
+"""What notebook 04 says of its tables follows from them."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from uepo_lib.figures import guidance_says
+
+
+def test_the_trained_network_is_set_beside_the_exact_one() -> None:
+    text = guidance_says.trained_says(
+        {"exact": 0.12, "trained": 0.08}, {"exact": 0.4, "trained": 0.1}
+    )
+    assert "less by a factor of 1.5" in text
+    assert "a factor of 4.0" in text
+    text = guidance_says.trained_says(
+        {"exact": 0.1, "trained": 0.2}, {"exact": 0.4, "trained": 0.1}
+    )
+    assert "more by a factor of 2.0" in text
+
+
+@pytest.mark.parametrize(
+    ("guided", "said", "ahead"),
+    [(0.64, "lifts it, to 64%", "ungated noise and white noise on finished actions"),
+     (0.95, "lifts it, to 95%", "neither"),
+     (0.2, "does not lift it, to 20%", "ungated noise and white"),
+     (0.8, "lifts it", "the gate: white noise on finished actions.")],
+)  # fmt: skip
+def test_shares_name_what_is_ahead_of_the_gate(guided: float, said: str, ahead: str) -> None:
+    share = {"unguided": 0.24, "guided": guided, "ungated": 0.69, "final": 0.91}
+    rows = [("pen", 5, schedule, eta, name, value if (schedule, eta) == ("constant", 1.6) else 0.0)
+            for schedule in ("constant", "linear") for eta in (0.5, 1.6)
+            for name, value in share.items()]  # fmt: skip
+    columns = ["task", "steps", "schedule", "eta", "set", "call_share"]
+    text = guidance_says.shares_say(pd.DataFrame(rows, columns=columns), 1.6)
+    assert text.startswith("- pen, 5 steps: 24% unguided")
+    assert said in text
+    assert ahead in text
+
+
+def test_the_closed_form_is_judged_before_the_last_step() -> None:
+    rows = [("pen", 3, 1, 0.1, 0.1), ("pen", 3, 2, 0.1, 0.5), ("pen", 3, 3, 1.0, 9.0)]
+    kept = pd.DataFrame(rows, columns=["name", "steps", "step", "along", "closed_form"])
+    assert guidance_says.closed_form_says(kept).endswith("pen, 3 steps: 1.0 to 5.0.")
