@@ -208,6 +208,11 @@ class Workbench:
         """The task's dataset, collected first if it is not there."""
         return load_data(self.task.name, self.profile, self.progress)
 
+    @property
+    def learnt(self) -> Dataset:
+        """What critics learn from: all of D; of a slice, the slice alone."""
+        return self.dataset
+
     @cached_property
     def held_out(self) -> tuple[Tensor, Tensor]:
         """Step indices (kept, held out) by whole episodes; the same for every seed."""
