@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from uepo_lib import cli_data, profiles
+from uepo_lib import cli_data, loads, profiles
 from uepo_lib.cli_data import print_rows
 from uepo_lib.errors import UsageError, unknown
 from uepo_lib.recording import TrainingDiverged
@@ -29,16 +29,19 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 (it failed) or 2 (bad input)."""
     torch.set_num_threads(1)
-    try:
-        options = parser().parse_args(arguments)
-        command: Callable[[argparse.Namespace], int] = options.command
-        return command(options)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, TrainingDiverged) else 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
-        return 130
+    with loads.told(sys.stderr):
+        try:
+            options = parser().parse_args(arguments)
+            command: Callable[[argparse.Namespace], int] = options.command
+            return command(options)
+        except UsageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1 if isinstance(error, TrainingDiverged) else 2
+        except KeyboardInterrupt:
+            print(
+                "interrupted: the same command continues from the last checkpoint", file=sys.stderr
+            )
+            return 130
 
 
 def parser() -> argparse.ArgumentParser:
