@@ -18,6 +18,7 @@ from uepo_lib import health, loading, own, tasks
 from uepo_lib.environments import ChunkedEnvs
 from uepo_lib.errors import UsageError
 from uepo_lib.locomotion import HOPPER
+from uepo_lib.methods.uepo import uepo
 from uepo_lib.own import PlainRobot
 from uepo_lib.stages import Study
 from uepo_lib.tasks import Task
@@ -152,6 +153,22 @@ def test_returns_to_go_are_the_discounted_sums(task: Task) -> None:
     powers = 0.9 ** torch.arange(end - begin, dtype=torch.float64)
     assert float(found[begin]) == pytest.approx(float((powers * data.rewards[begin:end]).sum()))
     assert float(found[end - 1]) == float(data.rewards[end - 1])
+
+
+@pytest.mark.parametrize("obs_horizon", [1, 2])
+def test_health_shows_a_policy_as_many_past_states_as_it_learnt_from(
+    task: Task, obs_horizon: int
+) -> None:
+    own.collect(task, "tiny", act, 400)
+    chosen = {"denoiser": {"obs_horizon": obs_horizon}}
+    study = Study("walk-noisy", 0, "tiny", chosen, progress=False)
+    begin, end = study.dataset.bounds[1].tolist()
+    found = health.pasts(study, torch.tensor([begin, end - 1]))
+    states = study.dataset.states
+    first = states[[begin] * obs_horizon]  # before an episode nothing was seen but its start
+    assert torch.equal(found, torch.stack([first, states[end - obs_horizon : end]]))
+    checked = health.health(study, uepo(study))
+    assert np.isfinite(checked["value"]).all()
 
 
 def test_a_clone_of_ones_own_data_walks(task: Task) -> None:

@@ -22,6 +22,14 @@ METHODS = ("uepo", "uepo-ppo", "uni-o4", "bppo", "iql", "bc")
 class _Parser(argparse.ArgumentParser):
     """argparse, with every mistake as one line."""
 
+    more: Callable[[], str] | None = None
+    """What ``--help`` says besides; made only when asked for, as it may import much."""
+
+    def format_help(self) -> str:
+        if self.more is not None:
+            self.epilog = self.more()
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}")
 
@@ -71,7 +79,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true")
 
     chosen = add("experiment", _experiment, "one experiment: its runs, then the page that shows it")
-    chosen.add_argument("name", help="epsilon (E2), offline_to_online (E3) or latency (E4)")
+    chosen.add_argument("name", help="which one; they are listed below")
+    chosen.more = _experiments_listed
     with_profile(chosen)
 
     _add_runs(add, with_profile)
@@ -182,6 +191,13 @@ def _prepare(options: argparse.Namespace) -> int:
 
     prepare(profiles.current(options.profile))
     return 0
+
+
+def _experiments_listed() -> str:
+    from uepo_lib.preparation import EXPERIMENTS
+
+    listed = ", ".join(f"{name} ({chosen.notebook})" for name, chosen in EXPERIMENTS.items())
+    return f"experiments, with the notebook that shows each: {listed}"
 
 
 def _experiment(options: argparse.Namespace) -> int:
