@@ -161,12 +161,12 @@ def advice(gained: pd.DataFrame) -> pd.DataFrame:
     its interval is one that holds together over all of them.
     """
     keys = ["source", "ratio", "epsilon", "acceptance"]
-    cells = gained.drop_duplicates(keys).groupby("source").size()
+    cells = gained.drop_duplicates(keys)["source"].value_counts().to_dict()
     rows = []
     for names, part in gained.groupby(keys, dropna=False, sort=False):
         by_seed = part.groupby("seed")["gain"].mean()
         worst = part.groupby(_TEST)["gain"].mean().min()
-        count = int(cells[names[0]])
+        count = cells[names[0]]
         found = label(by_seed.tolist(), MARGIN, 1 - (1 - CONFIDENCE) / count)
         rows.append({**dict(zip(keys, names, strict=True)), "worst": worst, "gain": found["mean"],
                      "low": found["low"], "seeds": found["seeds"], "verdict": found["verdict"],
@@ -177,8 +177,9 @@ def advice(gained: pd.DataFrame) -> pd.DataFrame:
 
 def advised(advice: pd.DataFrame) -> str:
     """:func:`advice` in words, a line a source."""
+    rows: Any = advice.itertuples()
     lines = []
-    for row in advice.itertuples():
+    for row in rows:
         kept = "no filter" if pd.isna(row.epsilon) else f"ε = {row.epsilon:g}"
         how = "drawn at random at the volume of " if row.acceptance == "random" else ""
         above = "above" if row.low > 0 else "not above"
