@@ -95,7 +95,7 @@ class Learners(Models):
         cfg, gaussian = self.config("extraction"), self.config("gaussian")
 
         def produce(run: Run) -> None:
-            returns = torch.from_numpy(self.dataset.episode_returns())
+            returns = torch.from_numpy(self.learnt.episode_returns())
             self._save(run, extraction.extract_policy(
                 cfg, gaussian, self.windows, critic.value, returns, seed=self.seed, recorder=run,
                 progress=self.progress,
