@@ -97,11 +97,12 @@ def chunk_advantage(
     dynamics: DynamicsModel,
     robot: Robot,
     normaliser: Normaliser,
-    discount: float = 0.99,
+    discount: float,
 ) -> Advantage:
     """Σ_{k<T_a} γ^k r̂_k + γ^{T_a} V(ŝ_{T_a}) − V(s), through the mean of T̂ (A13).
 
-    An imagined end stops both the rewards and the value behind it.
+    ``discount`` γ is the one that V was learnt with. An imagined end stops both the rewards and the
+    value behind it.
     """
 
     def advantage(windows: Tensor, actions: Tensor) -> Tensor:
