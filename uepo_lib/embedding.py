@@ -256,6 +256,7 @@ class EmbeddedPolicies(SubPolicies):
             num_denoising_steps=self.num_denoising_steps,
             guidance=guidance,
             fresh_noise=self.fresh_noise,
+            noise_seeds=self.noise_seeds and self.noise_seeds[which],
         )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
