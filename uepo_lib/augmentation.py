@@ -242,19 +242,12 @@ def synthesise(
             accepted = accept(excess, cfg, generator)
             kept.append(found.transitions(accepted))
             tried.append((excess, found.lengths(), accepted))
-            volume += len(kept[-1].rewards)
+            volume += len(kept[-1])
             attempted += int(found.valid.sum())
-            bar.update(len(kept[-1].rewards))
+            bar.update(len(kept[-1]))
     excess, lengths, accepted = (torch.cat(column) for column in zip(*tried, strict=True))
-    return Synthetic(
-        _first(kept, wanted),
-        excess,
-        lengths,
-        accepted,
-        wanted,
-        simulator_steps=simulator.steps if simulator else 0,
-        simulator_resets=simulator.resets if simulator else 0,
-    )
+    spent = (simulator.steps, simulator.resets) if simulator else (0, 0)
+    return Synthetic(_first(kept, wanted), excess, lengths, accepted, wanted, *spent)
 
 
 def _first(parts: list[Transitions], count: int) -> Transitions:
