@@ -6,6 +6,7 @@ import functools
 import pytest
 import torch
 from diffusion_toys import check_golden
+from episode_toys import hand_made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_toys import LinearGaussian, randn
@@ -214,6 +215,29 @@ def test_a_runaway_is_never_kept(how: str) -> None:
     assert excess[kept].isfinite().all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_random_acceptance_is_at_equal_volume_whatever_ran_away(seed: int) -> None:
+    excess = randn(200, seed=seed) * 0.1
+    settings = AugmentationConfig(acceptance="random")
+    # nothing ran away: the filter's decisions in the order of the draw
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(seed))
+    drawn = aug.accept(excess, settings, torch.Generator().manual_seed(seed))
+    assert torch.equal(drawn, (excess < settings.epsilon)[order])
+    excess[randn(200, seed=9) > 0.3] = torch.inf
+    used = torch.Generator().manual_seed(seed)
+    drawn = aug.accept(excess, settings, used)
+    assert drawn.sum() == (excess < settings.epsilon).sum()
+    assert torch.equal(
+        used.get_state(), _after_a_permutation(200, seed)
+    )  # as much of the generator as before
+
+
+def _after_a_permutation(size: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    torch.randperm(size, generator=generator)
+    return generator.get_state()
+
+
 # ---- D_diff --------------------------------------------------------------------------------------
 
 
@@ -316,6 +340,14 @@ def test_what_does_not_fit_is_refused() -> None:
         synthesise(RandomPolicy(), model(), STARTS[:, :1], never, *arguments, dataset_size=10)
     with pytest.raises(UsageError, match="empty"):
         synthesise(RandomPolicy(), model(), STARTS[:0], never, *arguments, dataset_size=10)
+
+
+def test_a_horizon_beyond_every_held_out_episode_is_refused() -> None:
+    data = hand_made([5, 3, 4], [1.0, 1.0, 1.0])
+    held = torch.arange(5, 12)  # the second and the third
+    aug.check_horizon("horizon", 3, data, held)
+    with pytest.raises(UsageError, match="horizon=4: must be at most 3"):
+        aug.check_horizon("horizon", 4, data, held)
 
 
 def test_golden() -> None:

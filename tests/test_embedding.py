@@ -286,6 +286,17 @@ def test_embedded_policies_can_be_guided_and_saved() -> None:
         EmbeddedPolicies(made, NOISE[:2])
 
 
+def test_a_selected_policy_draws_alone_as_among_the_others() -> None:
+    together = EmbeddedPolicies.from_seeds(
+        embedded(), 3, seed=1, fresh_noise=True, own_generators=True
+    )
+    among = together.plan(PAST.expand(3, -1, -1, -1), seeded(4))
+    for i in range(3):
+        alone = together.select(i)
+        assert alone.noise_seeds == [(1 << 16) + i]
+        torch.testing.assert_close(alone.plan(PAST[None], seeded(4))[0], among[i])
+
+
 def test_told_their_doors_embeddings_hold_modes() -> None:
     """The control that shows what the network can do, and that the measures see it."""
     toy = toys.four_modes(size=1024)

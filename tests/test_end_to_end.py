@@ -19,7 +19,7 @@ import tiny_study
 import torch
 from tiny_study import TINY, settle, settled, tiny
 
-from uepo_lib import diffusion, preparation, profiles, stages, tasks, training
+from uepo_lib import diffusion, offline_ppo, preparation, profiles, stages, tasks, training
 from uepo_lib.errors import UsageError
 from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.methods.bc import BC, bc
@@ -357,6 +357,7 @@ def test_without_simulator_states_the_observation_stands_in(
 
 CHANGES: list[tuple[str, dict[str, Any], set[str]]] = [
     ("critic", {"expectile": 0.8}, {"critic", "am_q", "chain online", "clone online"}),
+    ("critic", {"discount": 0.9}, {"critic", "am_q", "chain online", "clone online"}),
     ("clone", {"learning_rate": 1e-5}, {"clone", "clone online"}),
     ("gaussian", {"hidden": [8, 8]}, {"clone", "clone online"}),
     ("guidance", {"eta": 0.01}, {"synthetic", "joint", "am_q"}),
@@ -386,6 +387,48 @@ def test_an_override_changes_what_depends_on_it(
     before, after = ids(tiny()), ids(tiny(overrides={component: change}))
     assert {name for name in before if before[name] != after[name]} == expected
     assert Store.open("tiny").computed() == []  # identities are known before anything is computed
+
+
+def test_the_critics_discount_is_everyones(world: World) -> None:
+    everyone = ("amq", "chain_ppo", "gaussian_ppo", "steer_ppo")
+    plain, far = tiny(), tiny(overrides={"critic": {"discount": 0.9}})
+    for component in everyone:
+        assert plain.config(component).discount == 0.99
+        assert far.config(component).discount == 0.9
+    assert far.config("scratch_ppo").discount == 0.99  # its V is its own
+    told = tiny(overrides={"critic": {"discount": 0.9}, "amq": {"discount": 0.8}})
+    assert told.config("amq").discount == 0.8
+
+
+def test_a_chunks_advantage_discounts_as_its_critic(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, seen = tiny(overrides={"critic": {"discount": 0.9}}), []
+    plain = offline_ppo.chunk_advantage
+
+    def noted(critic: Any, dynamics: Any, robot: Any, normaliser: Any, discount: float) -> Any:
+        seen.append(discount)
+        return plain(critic, dynamics, robot, normaliser, discount)
+
+    monkeypatch.setattr(offline_ppo, "chunk_advantage", noted)
+    policy = study.zero_noise(study.diffusion_policy())
+    _ = study.improve_chain(policy, study.dynamics(), study.critic()).run
+    assert seen == [0.9]
+
+
+def test_what_is_needed_late_is_refused_first(elsewhere: Path) -> None:
+    longest = int(tiny().dataset.bounds.diff(dim=1).max())
+    for component, horizon in (("amq", 30), ("augmentation", longest)):
+        study = tiny(overrides={component: {"horizon": horizon}})
+        with pytest.raises(UsageError, match=f"horizon={horizon}: must be"):
+            uepo(study)
+    study = tiny(overrides={"online_model": {"augmentation_horizon": longest, "model": "short"}})
+    found = products(study)
+    policy = study.zero_noise(found["diffusion"])
+    made = (policy, found["critic"], found["joint"], found["synthetic"])
+    with pytest.raises(UsageError, match=f"augmentation_horizon={longest}: must be at most"):
+        study.fine_tune_beside_model(*made)
+    assert Store.open("tiny").computed() == []
 
 
 def test_the_window_length_is_part_of_the_clone(world: World) -> None:

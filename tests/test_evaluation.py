@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusion_toys import check_golden
 from env_toys import ConstantPolicy, identity, scripted_robot
 from model_toys import randn
 from torch import Tensor
 
-from uepo_lib import dynamics, evaluation, values
+from uepo_lib import dynamics, evaluation, finetuning, values
 from uepo_lib.errors import UsageError
 from uepo_lib.evaluation import EVALUATION_SEED, AMQConfig, am_q, evaluate
 from uepo_lib.finetuning import Watch, fine_tune
@@ -204,23 +205,81 @@ def test_scores_repeat_with_the_seed() -> None:
     assert not torch.equal(first["dead_zero"], other["dead_zero"])  # other elites were drawn
 
 
+def test_golden() -> None:
+    played = evaluate(ConstantPolicy(CHUNKS), HOPPER, identity(HOPPER), 2)
+    judged = learned(ConstantPolicy(0.5 * randn(2, 4, 1), obs_horizon=2))
+    found = {"returns": played.returns, "lengths": played.lengths, **judged}
+    check_golden("evaluation", found, evaluation.REVISION, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "value"), [("discount", 7.0), ("discount", -0.1), ("horizon", 0)])
+def test_bad_settings_are_named(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"{name}={value}"):
+        AMQConfig(**{name: value})
+
+
 # ---- watching an online phase --------------------------------------------------------------------
 
 
-def test_an_online_phase_is_watched_and_every_step_is_counted(tmp_path: Path) -> None:
+def watched(folder: Path, seed: int = 0) -> tuple[GaussianPolicy, Recording]:
+    """The policy and the run that fine-tuning filled."""
     robot = scripted_robot(max_episode_steps=5, target=0.5)
     actor = GaussianPolicy(
         GaussianConfig(1, 1, action_horizon=2, hidden=(8,), state_dependent_std=False)
     )
     config = PPOConfig(
-        num_env_steps=60, num_envs=2, steps_per_update=20, minibatch_size=8, num_epochs=2
+        num_env_steps=60,
+        num_envs=2,
+        steps_per_update=20,
+        minibatch_size=8,
+        num_epochs=2,
+        learning_rate=1e-2,
     )
-    run = Recording(tmp_path, {"status": "running"})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        value = StateValue(mlp([1, 8, 1]))
+    run = Recording(folder, {"status": "running"})
     watch = Watch(episodes=4, curve_episodes=2, curve_points=2, probe=randn(8, 1, 1))
     fine_tune(
-        actor, StateValue(mlp([1, 8, 1])), robot, identity(robot), config, watch,
-        seed=0, run=run, progress=False,
+        actor, value, robot, identity(robot), config, watch,
+        seed=seed, run=run, progress=False,
     )  # fmt: skip
+    return actor, run
+
+
+@pytest.mark.parametrize("seed", [99, 199, 299])
+def test_training_may_not_begin_on_the_episodes_of_a_look(tmp_path: Path, seed: int) -> None:
+    with pytest.raises(UsageError, match=f"seed={seed}: must be another"):
+        watched(tmp_path, seed)
+
+
+@pytest.mark.parametrize("seed", [0, 98, 100, 300])
+def test_other_seeds_keep_their_training_resets(seed: int) -> None:
+    assert finetuning.training_seeds(seed, 3, 50) == range(
+        10_000 * (seed + 1), 10_000 * (seed + 1) + 3
+    )
+
+
+def test_as_many_episodes_as_lie_between_reach_the_next_seed() -> None:
+    assert finetuning.training_seeds(100, 8, 10_000)
+    with pytest.raises(UsageError, match="seed=100"):
+        finetuning.training_seeds(100, 8, 10_001)
+    with pytest.raises(UsageError, match="seed=98"):
+        finetuning.training_seeds(98, 10_001, 1)
+
+
+def test_golden_of_fine_tuning(tmp_path: Path) -> None:
+    actor, run = watched(tmp_path)
+    looks = run.table("evaluations").frame()
+    names = ("env_steps", "return", "policy_kl", "shift", "displacement")
+    found = {name: torch.tensor(looks[name].to_numpy(dtype=np.float32)) for name in names}
+    found["act"] = actor.act(torch.arange(5.0).view(1, 5, 1, 1))
+    found["rewards"] = run.tensors("online.safetensors")["rewards"]
+    check_golden("finetuning", found, finetuning.REVISION, atol=1e-3)
+
+
+def test_an_online_phase_is_watched_and_every_step_is_counted(tmp_path: Path) -> None:
+    _, run = watched(tmp_path)
     looks = run.table("evaluations").frame()
     assert looks["episodes"].tolist() == [4, 2, 2, 4]
     assert (looks[["policy_kl", "shift", "displacement"]].iloc[0] == 0).all()

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusion_toys import randn
+from diffusion_toys import check_golden, randn, random_windows
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from uepo_lib import toys
+from uepo_lib import mixture_density, toys
 from uepo_lib.errors import UsageError
 from uepo_lib.mixture_density import MixtureConfig, MixtureDensity, train_mixture
 
@@ -65,6 +65,16 @@ def test_the_same_seed_trains_the_same_network() -> None:
     past, actions = TOY.past(TOY.states[:5]), TOY.actions[:5]
     assert torch.equal(one.log_prob(past, actions), again.log_prob(past, actions))
     assert not torch.equal(one.log_prob(past, actions), other.log_prob(past, actions))
+
+
+def test_golden() -> None:
+    cfg = MixtureConfig(num_components=3, hidden=(16,), num_updates=6, batch_size=16)
+    windows = random_windows(200, 3, 8, 2)
+    model, some = train_mixture(cfg, windows, seed=0, progress=False), torch.arange(6)
+    past, actions, _ = windows.batch(some)
+    plans = model.plan(past, torch.tensor([[0.2], [0.8]]).expand(2, 6))
+    found = {"log_prob": model.log_prob(past, actions), "plans": plans}
+    check_golden("mixture_density", found, mixture_density.REVISION, atol=1e-3)
 
 
 def test_bad_input() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusion_toys import check_golden
 from torch import Tensor
 
 from uepo_lib import jobs, latents, pixels, rendering
@@ -174,6 +175,22 @@ def test_training_explains_pictures_and_repeats_itself() -> None:
     assert errors[1] < 0.6 < errors[0]
     assert latents.unexplained(frames, mean.expand_as(frames), mean) == pytest.approx(1.0)
     assert not torch.equal(before.encode(frames), latents.untrained(TINY, frames, 2).encode(frames))
+
+
+def test_golden_of_the_autoencoder() -> None:
+    cfg = AutoencoderConfig(3, (2, 4, 4), num_updates=6, batch_size=8, learning_rate=1e-2)
+    frames, _ = spots(24)
+    model = latents.train_autoencoder(cfg, frames, seed=1, progress=False)
+    drawn, pca = model.decode(model.encode(frames)), PCA.of(frames, 2)
+    errors = [
+        latents.unexplained(frames, d, model.mean) for d in (drawn, pca.decode(pca.encode(frames)))
+    ]
+    found = {
+        "codes": model.encode(frames[:6]), "random": latents.untrained(cfg, frames, 1).encode(
+            frames[:6]
+        ), "unexplained": torch.tensor(errors),
+    }  # fmt: skip
+    check_golden("latents", found, latents.REVISION, atol=2e-3)
 
 
 def test_latents_are_standardised_in_any_shape() -> None:

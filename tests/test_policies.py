@@ -126,7 +126,14 @@ def test_description_and_tensors_rebuild_the_policy() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"state_dim": 0}, {"action_horizon": 0}, {"activation": "rleu"}, {"log_std_range": (0, -1)}],
+    [
+        {"state_dim": 0},
+        {"action_horizon": 0},
+        {"activation": "rleu"},
+        {"log_std_range": (0, -1)},
+        {"hidden": (-3,)},
+        {"hidden": (16, 0)},
+    ],
 )
 def test_bad_configs_are_refused_by_name(change: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(change))):

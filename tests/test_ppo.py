@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from uepo_lib import ppo
 from uepo_lib.environments import ChunkedEnvs
+from uepo_lib.errors import UsageError
 from uepo_lib.locomotion import HOPPER
 from uepo_lib.networks import StateValue, mlp
 from uepo_lib.policies import GaussianConfig, GaussianPolicy
@@ -291,6 +293,32 @@ def test_rates_follow_the_share_of_the_budget() -> None:
     trainer.iterate(0.75)
     rates = [group["lr"] for group in trainer.optimiser.param_groups]
     assert rates == pytest.approx([2.5e-4, 2.5e-3])
+
+
+def test_a_critic_rate_of_zero_is_no_default() -> None:
+    """The policy learns, the critic stays; without a rate of its own it learns at the policy's."""
+    config = replace(BANDIT, num_env_steps=256, critic_learning_rate=0.0)
+    trainer = bandit(config)
+    assert trainer.rates == (1e-2, 0.0)
+    actor, critic = (copy.deepcopy(x.state_dict()) for x in (trainer.actor, trainer.critic))
+    trainer.improve(trainer.collect())
+    assert all(torch.equal(v, critic[k]) for k, v in trainer.critic.state_dict().items())
+    assert any(not torch.equal(v, actor[k]) for k, v in trainer.actor.state_dict().items())
+    assert bandit(BANDIT).rates == (1e-2, 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("learning_rate", -1.0), ("learning_rate", 0.0), ("critic_learning_rate", -1.0),
+        ("num_epochs", 0), ("max_grad_norm", -1.0), ("max_grad_norm", 0.0), ("target_kl", 0.0),
+        ("warmup_env_steps", -5), ("entropy_coefficient", -0.1), ("clip_range", 0.0),
+        ("discount", 1.1), ("gae_lambda", -0.1), ("minibatch_size", 0),
+    ],
+)  # fmt: skip
+def test_bad_settings_are_named(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"^{name}={value}: must be"):
+        replace(BANDIT, **{name: value})
 
 
 def test_rollout_keeps_chunks_and_both_kinds_of_end() -> None:

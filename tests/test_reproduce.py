@@ -145,6 +145,29 @@ def test_the_key_follows_cells_profile_and_parameters(folder):
     assert len(keys) == 4
 
 
+def test_every_file_of_the_library_counts(tmp_path: Path) -> None:
+    """What a notebook shows may come from a table or a policy that ships with the modules."""
+    for name in ("a.py", "tuning.csv", "policies_data/hopper/medium.json", "__pycache__/a.pyc"):
+        facts.write_text(tmp_path / name, "as it was")
+    before = reproduce.library_files(tmp_path)
+    assert list(before) == ["a.py", "policies_data/hopper/medium.json", "tuning.csv"]
+    for name in before:
+        facts.write_text(tmp_path / name, "altered")
+        changed = reproduce.library_files(tmp_path)
+        assert {key for key in before if before[key] != changed[key]} == {name}
+        facts.write_text(tmp_path / name, "as it was")
+
+
+def test_a_data_file_changes_the_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "01_first.ipynb"
+    before = reproduce._key(path, "smoke", {})
+    known = reproduce.library_files(Path(reproduce.__file__).parent)
+    assert {"published.csv", "tuning_iql.csv", "policies_data/hopper/medium.json"} <= set(known)
+    altered = {**known, "published.csv": "altered"}
+    monkeypatch.setattr(reproduce, "library_files", lambda folder: altered)
+    assert reproduce._key(path, "smoke", {}) != before
+
+
 def test_a_failing_notebook_is_named_and_kept(folder):
     rewrite(folder, "02_second", "# %%\nprint(2)\n\n# %%\nraise ValueError('no data')\n")
     with pytest.raises(reproduce.NotebookFailed, match=r"02_second .* cell 1: ValueError: no data"):

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusion_toys import check_golden
 from model_toys import LinearGaussian, randn
 from torch import Tensor
 
+from uepo_lib import rollouts
 from uepo_lib.dynamics import DynamicsConfig, build
 from uepo_lib.errors import UsageError
 from uepo_lib.rollouts import ModelSimulator, open_loop_errors, rollout
@@ -120,3 +122,17 @@ def test_open_loop_error_needs_two_states_and_all_actions() -> None:
         open_loop_errors(model, past[:, 1:], actions, future)
     with pytest.raises(UsageError, match="actions"):
         open_loop_errors(model, past, actions[:, :2], future)
+
+
+def test_golden() -> None:
+    dynamics, generator = build(CONFIG, 3, 1), torch.Generator().manual_seed(0)
+    world = ModelSimulator(dynamics, randn(4, 2, 3), lambda s: s[:, 0] > 0.3, generator)
+    found = rollout(Planner(), world, torch.tensor([[0, 1, 2], [3, 1, 0]]), 5, generator)
+    errors = open_loop_errors(dynamics, *LinearGaussian().sequences(20, 3))
+    tensors = {
+        "next_states": found.next_states.where(found.valid.unsqueeze(-1), 0.0),
+        "rewards": found.rewards.where(found.valid, 0.0), "lengths": found.lengths(),
+        "model": errors.model, "persistence": errors.persistence,
+        "constant_velocity": errors.constant_velocity,
+    }  # fmt: skip
+    check_golden("rollouts", tensors, rollouts.REVISION)

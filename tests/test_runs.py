@@ -431,6 +431,14 @@ def test_results_root_from_the_environment(tmp_path: Path, monkeypatch: pytest.M
         Store.open("../smoke")
 
 
+def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for root in (tmp_path / "file" / "smoke", Path("/proc/nowhere")):
+        with pytest.raises(UsageError, match=r"cannot be written .*; set UEPO_RESULTS") as error:
+            Store(root).get_or_train(SPEC, never)
+        assert str(error.value).startswith(f"{root}: ")
+
+
 # -- provenance
 
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from uepo_lib.datasets import Transitions
+from uepo_lib.datasets import Dataset, Transitions
 from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.errors import check, unknown
 from uepo_lib.rollouts import ModelSimulator, Simulator, Trajectories, rollout
@@ -128,6 +128,17 @@ def reference_costs(
     return (costs.cumsum(1) / lengths).median(0).values
 
 
+def check_horizon(parameter: str, horizon: int, data: Dataset, held: Tensor) -> None:
+    """``UsageError`` unless a held-out episode is long enough for a reference of H steps.
+
+    ``held`` are the held-out steps of ``data``, whole episodes; a sequence ends in a state.
+    """
+    lengths = data.first_step[held].unique(return_counts=True)[1]
+    longest = int(lengths.max()) - 1
+    valid = f"at most {longest}, one less than the longest held-out episode"
+    check(horizon <= longest, parameter, horizon, valid)
+
+
 def excess_costs(
     dynamics: DynamicsModel, found: Trajectories, reference: Tensor, cfg: AugmentationConfig
 ) -> Tensor:
@@ -155,7 +166,11 @@ def accept(excess: Tensor, cfg: AugmentationConfig, generator: torch.Generator) 
     if cfg.acceptance == "all":
         return finite
     below = finite & (excess < cfg.epsilon)
-    return below if cfg.acceptance == "kl" else below[order] & finite
+    if cfg.acceptance == "kl":
+        return below
+    drawn = torch.zeros_like(below)
+    drawn[finite] = below[order[finite[order]]]  # shuffled among the finite: none is lost
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -227,19 +242,12 @@ def synthesise(
             accepted = accept(excess, cfg, generator)
             kept.append(found.transitions(accepted))
             tried.append((excess, found.lengths(), accepted))
-            volume += len(kept[-1].rewards)
+            volume += len(kept[-1])
             attempted += int(found.valid.sum())
-            bar.update(len(kept[-1].rewards))
+            bar.update(len(kept[-1]))
     excess, lengths, accepted = (torch.cat(column) for column in zip(*tried, strict=True))
-    return Synthetic(
-        _first(kept, wanted),
-        excess,
-        lengths,
-        accepted,
-        wanted,
-        simulator_steps=simulator.steps if simulator else 0,
-        simulator_resets=simulator.resets if simulator else 0,
-    )
+    spent = (simulator.steps, simulator.resets) if simulator else (0, 0)
+    return Synthetic(_first(kept, wanted), excess, lengths, accepted, wanted, *spent)
 
 
 def _first(parts: list[Transitions], count: int) -> Transitions:

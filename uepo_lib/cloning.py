@@ -9,7 +9,7 @@ import torch
 from uepo_lib.diffusion import SequenceWindows
 from uepo_lib.errors import check
 from uepo_lib.policies import GaussianConfig, GaussianPolicy
-from uepo_lib.training import GeneratorState, Metrics, Recorder, fit
+from uepo_lib.training import GeneratorState, Metrics, Recorder, descend, fit
 
 REVISION = 1
 
@@ -47,9 +47,7 @@ def train_clone(
         batch = windows.batch(index)
         actions = batch.actions[:, : gaussian.action_horizon]
         loss = -policy.log_prob(batch.past, actions).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        descend(loss, optimiser)
         return {"nll": loss.detach()}
 
     parts = {"policy": policy, "optimiser": optimiser, "generator": GeneratorState(generator)}

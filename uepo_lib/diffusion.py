@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from uepo_lib.denoisers import Context, Denoiser, DenoiserConfig
 from uepo_lib.errors import check, unknown
 from uepo_lib.schedules import NoiseSchedule, Prediction, Schedule
-from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, fit
+from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, descend_clipped, fit
 
 if TYPE_CHECKING:
     from uepo_lib.datasets import Batch
@@ -217,6 +217,36 @@ def ema_update(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], Non
     return update
 
 
+class AveragedTraining:
+    """AdamW with warm-up, a cosine and clipped gradients, and the moving average of what it gives.
+
+    Of ``cfg`` only the training is used, so that deterministic cloning is trained alike.
+    """
+
+    def __init__(self, model: nn.Module, cfg: DiffusionConfig) -> None:
+        self.model, self.cfg = model, cfg
+        self.average = AveragedModel(model, multi_avg_fn=ema_update(cfg.ema_decay))
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, warmup_cosine(cfg))
+
+    def step(self, loss: Tensor) -> dict[str, Tensor | float]:
+        """One update; what to log of it."""
+        lr = self.schedule.get_last_lr()[0]
+        norm = descend_clipped(loss, self.optimiser, self.cfg.max_grad_norm)
+        self.schedule.step()
+        self.average.update_parameters(self.model)
+        return {"loss": loss.detach(), "grad_norm": norm, "lr": lr}
+
+    def parts(self) -> dict[str, Stateful]:
+        """Everything that :func:`training.fit` must keep, but for the generator."""
+        return {
+            "model": self.model, "average": self.average, "optimiser": self.optimiser,
+            "schedule": self.schedule,
+        }  # fmt: skip
+
+
 def train_diffusion(
     cfg: DiffusionConfig,
     denoiser: DenoiserConfig,
@@ -235,34 +265,16 @@ def train_diffusion(
     expected = (denoiser.obs_horizon, denoiser.horizon)
     found = (first.past.shape[1], first.actions.shape[1])
     check(found == expected, "windows (T_o, T)", found, f"the denoiser's {expected}")
-    ema = AveragedModel(model, multi_avg_fn=ema_update(cfg.ema_decay))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True
-    )
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(cfg))
+    training = AveragedTraining(model, cfg)
     generator = torch.Generator(device).manual_seed(seed)
 
     def update(step: int) -> Metrics:
         index = torch.randint(len(windows), (cfg.batch_size,), generator=generator, device=device)
-        loss = model.loss(windows.batch(index), generator)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), cfg.max_grad_norm)
-        lr = scheduler.get_last_lr()[0]
-        optimizer.step()
-        scheduler.step()
-        ema.update_parameters(model)
-        return {"loss": loss.detach(), "grad_norm": norm, "lr": lr}
+        return training.step(model.loss(windows.batch(index), generator))
 
-    parts: dict[str, Stateful] = {
-        "model": model,
-        "ema": ema,
-        "optimizer": optimizer,
-        "scheduler": scheduler,
-        "generator": GeneratorState(generator),
-    }
+    parts = {**training.parts(), "generator": GeneratorState(generator)}
     fit(cfg.num_updates, update, parts, recorder=recorder, name="diffusion", progress=progress)
-    averaged = ema.module.eval()
+    averaged = training.average.module.eval()
     assert isinstance(averaged, DiffusionModel)
     return averaged
 

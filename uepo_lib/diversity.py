@@ -31,7 +31,7 @@ from uepo_lib.diffusion import SequenceWindows
 from uepo_lib.errors import check, unknown
 from uepo_lib.networks import EnsembleLinear, ensemble_mlp
 from uepo_lib.policies import GaussianConfig, GaussianPolicy, normal_log_prob
-from uepo_lib.training import GeneratorState, Metrics, Recorder, fit
+from uepo_lib.training import GeneratorState, Metrics, Recorder, descend, fit
 
 REVISION = 1
 
@@ -244,9 +244,7 @@ def train_ensemble(
         actions = batch.actions[:, : gaussian.action_horizon]
         likelihood, term = objective(cfg.diversity, ensemble, batch.past, actions, sampling)
         loss = -(likelihood + cfg.alpha * term).sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        descend(loss, optimiser)
         return {"nll": -likelihood.detach().mean(), "diversity": term.detach().mean()}
 
     parts = {

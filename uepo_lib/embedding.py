@@ -33,7 +33,7 @@ from uepo_lib.diversity import ON_DATA, Diversity, separating_term
 from uepo_lib.errors import check, unknown
 from uepo_lib.likelihood import log_likelihood_bound, signal_to_noise
 from uepo_lib.subpolicies import SubPolicies
-from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, fit
+from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, descend_clipped, fit
 
 REVISION = 1
 
@@ -159,6 +159,25 @@ def objective(
     return likelihood, draws.own(ON_DATA[diversity](of_all))
 
 
+def _optimiser(model: EmbeddedModel, cfg: EmbeddingConfig) -> torch.optim.Optimizer:
+    """Adam, with a rate of its own for the embeddings."""
+    shared = [p for name, p in model.named_parameters() if name != "embedding"]
+    groups: list[dict[str, Any]] = [
+        {"params": [model.embedding], "lr": cfg.embedding_lr},
+        {"params": shared},
+    ]
+    return torch.optim.Adam(groups, lr=cfg.learning_rate, fused=True)
+
+
+def _check_inputs(
+    cfg: EmbeddingConfig, model: DiffusionModel, windows: SequenceWindows, assigned: Tensor | None
+) -> None:
+    total = model.config.num_train_steps
+    check(cfg.num_terms <= total, "num_terms", cfg.num_terms, f"at most K = {total}")
+    if assigned is not None:
+        check(len(assigned) == len(windows), "assigned", len(assigned), f"{len(windows)} long")
+
+
 def train_embedding(
     cfg: EmbeddingConfig,
     model: DiffusionModel,
@@ -175,19 +194,11 @@ def train_embedding(
     draw: a control that knows the modes. Members, minibatches and noise are the same for every
     form. Rows see no future states.
     """
-    total = model.config.num_train_steps
-    check(cfg.num_terms <= total, "num_terms", cfg.num_terms, f"at most K = {total}")
-    if assigned is not None:
-        check(len(assigned) == len(windows), "assigned", len(assigned), f"{len(windows)} long")
+    _check_inputs(cfg, model, windows, assigned)
     trained = EmbeddedModel(model, cfg.num_members)
     device, size = model.device, model.action_shape[0] * model.action_shape[1]
     ema = AveragedModel(trained, multi_avg_fn=ema_update(model.config.ema_decay))
-    shared = [p for name, p in trained.named_parameters() if name != "embedding"]
-    groups: list[dict[str, Any]] = [
-        {"params": shared},
-        {"params": [trained.embedding], "lr": cfg.embedding_lr},
-    ]
-    optimiser = torch.optim.Adam(groups, lr=cfg.learning_rate, fused=True)
+    optimiser = _optimiser(trained, cfg)
     generator = torch.Generator(device).manual_seed(zlib.crc32(f"embedding/{seed}".encode()))
 
     def update(step: int) -> Metrics:
@@ -199,19 +210,14 @@ def train_embedding(
         context = trained.encode(batch.past)
         likelihood, term = objective(cfg.diversity, trained, batch.actions, context, draws)
         loss = -(likelihood + cfg.alpha * term).mean() / size  # in nats a dimension
-        optimiser.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(trained.parameters(), model.config.max_grad_norm)
-        optimiser.step()
+        norm = descend_clipped(loss, optimiser, model.config.max_grad_norm)
         ema.update_parameters(trained)
         return {"loss": loss.detach(), "diversity": term.detach().mean(), "grad_norm": norm}
 
     parts: dict[str, Stateful] = {
-        "model": trained,
-        "ema": ema,
-        "optimiser": optimiser,
+        "model": trained, "ema": ema, "optimiser": optimiser,
         "generator": GeneratorState(generator),
-    }
+    }  # fmt: skip
     fit(cfg.num_updates, update, parts, recorder=recorder, name="embedding", progress=progress)
     averaged = ema.module.eval()
     assert isinstance(averaged, EmbeddedModel)
@@ -256,6 +262,7 @@ class EmbeddedPolicies(SubPolicies):
             num_denoising_steps=self.num_denoising_steps,
             guidance=guidance,
             fresh_noise=self.fresh_noise,
+            noise_seeds=self.noise_seeds and self.noise_seeds[which],
         )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

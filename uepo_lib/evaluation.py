@@ -26,7 +26,7 @@ REVISION = 1
 Score = Literal["dead_zero", "published", "model_return"]
 ENVIRONMENTS_AT_ONCE = 128
 EVALUATION_SEED = 1_000_000
-"""First reset seed of evaluation episodes: far from every training seed."""
+"""First reset seed of evaluation episodes, which ``finetuning.training_seeds`` keeps clear of."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ class AMQConfig:
     def __post_init__(self) -> None:
         check(self.num_starts > 0, "num_starts", self.num_starts, "a positive integer")
         check(self.horizon > 0, "horizon", self.horizon, "a positive integer")
+        check(0 <= self.discount <= 1, "discount", self.discount, "in [0, 1]")
         if self.score not in get_args(Score):
             raise unknown("score", self.score, get_args(Score))
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from uepo_lib.datasets import Batch
 from uepo_lib.diffusion import SequenceWindows
 from uepo_lib.errors import check
 from uepo_lib.policies import GaussianConfig, GaussianPolicy
-from uepo_lib.training import GeneratorState, Metrics, Recorder, fit
+from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, descend, fit
 from uepo_lib.values import Critic
 
 REVISION = 1
@@ -90,17 +90,13 @@ def extract_policy(
             weight = weights(cfg, critic, batch, scale)
         log_prob = policy.log_prob(batch.past, batch.actions[:, :1])
         loss = -(weight * log_prob).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        descend(loss, optimiser)
         schedule.step()
         return {"nll": -log_prob.detach().mean(), "weight": weight.mean()}
 
-    parts: dict[str, nn.Module | GeneratorState | torch.optim.Optimizer | object] = {
-        "policy": policy,
-        "optimiser": optimiser,
-        "schedule": schedule,
+    parts: dict[str, Stateful] = {
+        "policy": policy, "optimiser": optimiser, "schedule": schedule,
         "generator": GeneratorState(generator),
-    }
-    fit(cfg.num_updates, update, parts, recorder=recorder, name="IQL policy", progress=progress)  # type: ignore[arg-type]
+    }  # fmt: skip
+    fit(cfg.num_updates, update, parts, recorder=recorder, name="IQL policy", progress=progress)
     return policy

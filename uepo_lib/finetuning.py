@@ -72,6 +72,19 @@ class Watch:
     """(P, T_o, S) states on which the distance from the first policy is measured."""
 
 
+def training_seeds(seed: int, num_envs: int, episodes: int) -> range:
+    """First reset seeds of the training environments of ``seed``.
+
+    ``UsageError`` where they are among those of a look of ``episodes`` episodes.
+    """
+    first = 10_000 * (seed + 1)
+    for look in (EVALUATION_SEED, CURVE_SEED, FRESH_SEED):
+        apart = first + num_envs <= look or look + episodes <= first
+        valid = f"another: its training would begin on the episodes of evaluation, {look} and on"
+        check(apart, "seed", seed, valid)
+    return range(first, first + num_envs)
+
+
 @torch.no_grad()
 def policy_kl(
     old: OnlineActor, new: OnlineActor, states: Tensor, generator: torch.Generator
@@ -111,10 +124,9 @@ def fine_tune(
     JSON ``best``: the environment steps and the look's return of the best policy.
     """
     check(actor.n == 1, "actor", f"{actor.n} members", "one policy")
-    first_env = 10_000 * (seed + 1)
     envs = ChunkedEnvs(
         robot,
-        range(first_env, first_env + config.num_envs),
+        training_seeds(seed, config.num_envs, max(watch.episodes, watch.curve_episodes)),
         obs_horizon=actor.obs_horizon,
         discount=config.discount,
         keep_transitions=True,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from uepo_lib.errors import check
 from uepo_lib.pixels import SIDE
-from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, fit
+from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, descend, fit
 
 REVISION = 1
 AT_ONCE = 512
@@ -138,9 +138,7 @@ def train_autoencoder(
         index = torch.randint(len(train), (cfg.batch_size,), generator=generator)
         wanted = model.centred(train[index])
         loss = (model.decoder(model.encoder(wanted)) - wanted).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        descend(loss, optimiser)
         schedule.step()
         return {"unexplained": loss.detach()}
 

@@ -46,10 +46,19 @@ from uepo_lib.values import Critic
 
 EXPLORED: dict[str, Any] = {"sigma": 0.3, "num_levels": 1}
 """Std of the exploration noise, in action units, on how many of the last reverse steps."""
+USES_V = frozenset({"amq", "chain_ppo", "gaussian_ppo", "steer_ppo"})
+"""Components that start from the critic or read it, and so discount as it does."""
 
 
 class Learners(Models):
     """Baselines and offline improvement; each stage returns a :class:`Product`."""
+
+    def _by_profile(self, component: str) -> dict[str, Any]:
+        """γ is the critic's wherever its values are used; an override of theirs still wins."""
+        chosen = super()._by_profile(component)
+        if component in USES_V:
+            chosen["discount"] = self.config("critic").discount
+        return chosen
 
     def ensemble(self, n: int | None = None) -> Product[GaussianEnsemble]:
         """Uni-O4's n cloned Gaussians, 4 by default; with n = 1 a single clone (BPPO)."""
@@ -180,8 +189,9 @@ class Learners(Models):
 
         def advantage() -> Advantage:
             return offline_ppo.chunk_advantage(
-                critic.value, model.value, self.task.robot, self.dataset.normaliser
-            )
+                critic.value, model.value, self.task.robot, self.dataset.normaliser,
+                critic.value.cfg.discount,
+            )  # fmt: skip
 
         modules = (schedules, subpolicies, chain)
         return self._improve(

@@ -18,7 +18,7 @@ from uepo_lib.diffusion import SequenceWindows
 from uepo_lib.errors import check
 from uepo_lib.networks import mlp
 from uepo_lib.policies import normal_log_prob
-from uepo_lib.training import GeneratorState, Metrics, Recorder, fit
+from uepo_lib.training import GeneratorState, Metrics, Recorder, descend, fit
 
 REVISION = 1
 
@@ -157,9 +157,7 @@ def train_mixture(
         index = torch.randint(len(windows), (cfg.batch_size,), generator=generator)
         batch = windows.batch(index)
         loss = -model.log_prob(batch.past, batch.actions).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        descend(loss, optimiser)
         return {"nll": loss.detach()}
 
     parts = {"model": model, "optimiser": optimiser, "generator": GeneratorState(generator)}

@@ -219,6 +219,7 @@ class Models(Workbench):
     ) -> Product[Transitions]:
         """D_diff: trajectories of all sub-policies from starts of D, filtered by their KL."""
         cfg = self.config("augmentation", **changes)
+        augmentation.check_horizon("horizon", cfg.horizon, self.dataset, self.held_out[1])
 
         def produce(run: Run) -> None:
             self._synthesise(run, cfg, policy.value, model.value)

@@ -25,7 +25,15 @@ from uepo_lib.errors import check
 from uepo_lib.policies import Policy, Together
 from uepo_lib.ppo import Actor, clipped_objective
 from uepo_lib.robots import Robot
-from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, Value, fit
+from uepo_lib.training import (
+    GeneratorState,
+    Metrics,
+    Recorder,
+    Stateful,
+    Value,
+    descend_clipped,
+    fit,
+)
 from uepo_lib.values import Critic
 
 REVISION = 1
@@ -97,11 +105,12 @@ def chunk_advantage(
     dynamics: DynamicsModel,
     robot: Robot,
     normaliser: Normaliser,
-    discount: float = 0.99,
+    discount: float,
 ) -> Advantage:
     """Σ_{k<T_a} γ^k r̂_k + γ^{T_a} V(ŝ_{T_a}) − V(s), through the mean of T̂ (A13).
 
-    An imagined end stops both the rewards and the value behind it.
+    ``discount`` γ is the one that V was learnt with. An imagined end stops both the rewards and the
+    value behind it.
     """
 
     def advantage(windows: Tensor, actions: Tensor) -> Tensor:
@@ -184,10 +193,7 @@ class OfflinePPO:
             gain = (gain - gain.mean()) / (gain.std() + 1e-8)
         now = member.path_log_prob(windows, path)
         objective = clipped_objective(now, before, gain.unsqueeze(-1), self.config.clip_range)
-        optimiser.zero_grad()
-        (-objective).backward()
-        nn.utils.clip_grad_norm_(member.parameters(), self.config.max_grad_norm)
-        optimiser.step()
+        descend_clipped(-objective, optimiser, self.config.max_grad_norm)
         ratio = (now - before).detach()
         return (ratio.exp() - 1 - ratio).mean()
 

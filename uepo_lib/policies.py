@@ -57,6 +57,8 @@ class GaussianConfig:
     def __post_init__(self) -> None:
         for name in ("state_dim", "action_dim", "obs_horizon", "action_horizon"):
             check(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+        widths = all(width > 0 for width in self.hidden)
+        check(widths, "hidden", self.hidden, "positive layer widths")
         known = self.activation in ACTIVATIONS
         check(known, "activation", self.activation, f"one of {sorted(ACTIVATIONS)}")
         low, high = self.log_std_range

@@ -55,7 +55,7 @@ class PPOConfig:
     num_epochs: int = 10
     learning_rate: float = 3e-4
     critic_learning_rate: float | None = None
-    """None: the policy's."""
+    """None: the policy's; 0: the critic stays as it is."""
     anneal: bool = True
     """Both rates go linearly to 0."""
     clip_range: float = 0.2
@@ -73,11 +73,18 @@ class PPOConfig:
     normalise_rewards: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("num_env_steps", "num_envs", "steps_per_update", "minibatch_size"):
+        for name in (
+            "num_env_steps", "num_envs", "steps_per_update", "minibatch_size", "num_epochs"
+        ):  # fmt: skip
             check(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+        for name in ("learning_rate", "clip_range", "max_grad_norm", "target_kl"):
+            value = getattr(self, name)
+            check(value is None or value > 0, name, value, "positive")
+        for name in ("critic_learning_rate", "entropy_coefficient", "warmup_env_steps"):
+            value = getattr(self, name)
+            check(value is None or value >= 0, name, value, "0 or positive")
         check(0 < self.discount <= 1, "discount", self.discount, "in (0, 1]")
         check(0 <= self.gae_lambda <= 1, "gae_lambda", self.gae_lambda, "in [0, 1]")
-        check(self.clip_range > 0, "clip_range", self.clip_range, "positive")
 
 
 class Rollout(NamedTuple):
@@ -158,7 +165,8 @@ class PPO:
             states=config.normalise_states,
             rewards=config.normalise_rewards,
         )
-        critic_rate = config.critic_learning_rate or config.learning_rate
+        chosen = config.critic_learning_rate
+        critic_rate = config.learning_rate if chosen is None else chosen
         self.rates = (config.learning_rate, critic_rate)
         trainable = [p for p in actor.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(

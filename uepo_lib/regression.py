@@ -8,17 +8,15 @@ reverse process. Online it explores as a denoising chain does, with a fixed σ a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from uepo_lib.denoisers import Denoiser, DenoiserConfig
-from uepo_lib.diffusion import DiffusionConfig, SequenceWindows, ema_update, warmup_cosine
+from uepo_lib.diffusion import AveragedTraining, DiffusionConfig, SequenceWindows
 from uepo_lib.errors import check
 from uepo_lib.policies import normal_kl, normal_log_prob
-from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, fit
+from uepo_lib.training import GeneratorState, Metrics, Recorder, fit
 
 REVISION = 1
 
@@ -120,33 +118,17 @@ def train_regression(
     Of ``training`` only these are used, not the process.
     """
     policy = RegressionPolicy(cfg, sizes, action_horizon=action_horizon, sigma=sigma, seed=seed)
-    average = AveragedModel(policy, multi_avg_fn=ema_update(training.ema_decay))
-    optimiser = torch.optim.AdamW(
-        policy.parameters(), training.lr, weight_decay=training.weight_decay, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(training))
+    trained = AveragedTraining(policy, training)
     generator = torch.Generator().manual_seed(seed)
 
     def update(step: int) -> Metrics:
         index = torch.randint(len(windows), (training.batch_size,), generator=generator)
         batch = windows.batch(index)
         loss = nn.functional.mse_loss(policy(batch.past), batch.actions)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(policy.parameters(), training.max_grad_norm)
-        optimiser.step()
-        schedule.step()
-        average.update_parameters(policy)
-        return {"mse": loss.detach()}
+        return {"mse": trained.step(loss)["loss"]}
 
-    parts: dict[str, Stateful | Any] = {
-        "policy": policy,
-        "average": average,
-        "optimiser": optimiser,
-        "schedule": schedule,
-        "generator": GeneratorState(generator),
-    }
+    parts = {**trained.parts(), "generator": GeneratorState(generator)}
     fit(training.num_updates, update, parts, recorder=recorder, name="MSE clone", progress=progress)
-    averaged = average.module.eval()
+    averaged = trained.average.module.eval()
     assert isinstance(averaged, RegressionPolicy)
     return averaged

@@ -91,14 +91,20 @@ def _select(folder: Path, names: Sequence[str] | None) -> list[Path]:
 def _key(path: Path, profile: str, parameters: Mapping[str, Any]) -> str:
     """A hash of all that decides what executing a notebook gives."""
     cells = nbformat.read(path, as_version=4).cells
-    library = sorted(Path(__file__).parent.rglob("*.py"))
     content = {
         "cells": [(cell.cell_type, cell.source) for cell in cells],
-        "library": [(file.name, facts.sha256(file)) for file in library],
+        "library": library_files(Path(__file__).parent),
         "profile": profile,
         "parameters": parameters,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def library_files(folder: Path) -> dict[str, str]:
+    """Every file of the library and its hash: modules, and the tables and policies they read."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    kept = sorted(path for path in found if "__pycache__" not in path.parts)
+    return {path.relative_to(folder).as_posix(): facts.sha256(path) for path in kept}
 
 
 def _state_file(store: Store, name: str) -> Path:

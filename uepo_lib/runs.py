@@ -236,13 +236,18 @@ class Store:
 
     @contextmanager
     def _locked(self, run_id: str) -> Iterator[None]:
-        self.runs.mkdir(parents=True, exist_ok=True)
         lock = self.lock(run_id)
         try:
+            self.runs.mkdir(parents=True, exist_ok=True)
             lock.acquire(blocking=False)
-        except Timeout:
+        except Timeout:  # an OSError too
             print(f"waiting for {run_id}: another process computes it", flush=True)
             lock.acquire()
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise UsageError(
+                f"{self.root}: cannot be written ({reason}); set UEPO_RESULTS to a folder that can"
+            ) from None
         try:
             yield
         finally:

@@ -192,6 +192,8 @@ class Study(Learners):
         plain = self._default(policy)
         if cfg.model == "none":
             return self._fine_tune(policy, critic, plain)
+        horizon = cfg.augmentation_horizon
+        augmentation.check_horizon("augmentation_horizon", horizon, self.dataset, self.held_out[1])
 
         def companion() -> finetuning.MakeCompanion:
             known = self._known(critic.value, world.value, synthetic.value, cfg)

@@ -24,6 +24,7 @@ from uepo_lib import (
     dynamics,
     evaluation,
     extraction,
+    finetuning,
     loading,
     noise_steering,
     offline_ppo,
@@ -133,6 +134,7 @@ class Workbench:
         self.seed = seed
         self.profile = profiles.current(profile)
         self.budget = profiles.budget(self.profile)
+        finetuning.training_seeds(seed, ppo.PPOConfig.num_envs, self.budget.evaluation_episodes)
         self.store = Store.open(self.profile)
         self.overrides = overrides or {}
         self.progress = progress

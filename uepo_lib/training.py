@@ -118,6 +118,23 @@ def fit(
     return done
 
 
+def descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
+    """One step of ``optimiser`` down ``loss``."""
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+
+def descend_clipped(loss: Tensor, optimiser: torch.optim.Optimizer, max_grad_norm: float) -> Tensor:
+    """:func:`descend` with the gradient's norm kept below a bound; the norm it had."""
+    optimiser.zero_grad()
+    loss.backward()
+    learned = [p for group in optimiser.param_groups for p in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(learned, max_grad_norm)
+    optimiser.step()
+    return norm
+
+
 def _checkpoint_seconds() -> float:
     text = os.environ.get("UEPO_CHECKPOINT_SECONDS") or str(CHECKPOINT_SECONDS)
     try:

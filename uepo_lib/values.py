@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from uepo_lib.datasets import Transitions
 from uepo_lib.errors import check
 from uepo_lib.networks import ensemble_mlp, mlp
-from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, fit
+from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, descend, fit
 
 REVISION = 1
 
@@ -154,9 +154,7 @@ def train_iql(
     def update(step: int) -> Metrics:
         rows = torch.randint(len(data), (cfg.batch_size,), generator=generator, device=device)
         loss, metrics = iql_loss(critic, data[rows])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        descend(loss, optimiser)
         if (step + 1) % cfg.target_every == 0:
             critic.update_target()
         return metrics

@@ -10,7 +10,7 @@ from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.errors import check
 from uepo_lib.finetuning import OnlineActor
-from uepo_lib.stages import Product, Study
+from uepo_lib.stages import ACTION_HORIZON, Product, Study
 from uepo_lib.subpolicies import SubPolicies
 from uepo_lib.values import Critic
 
@@ -59,6 +59,9 @@ class UEPO:
 def uepo(study: Study, config: UEPOConfig | None = None) -> UEPO:
     """Algorithm 1, offline and online, on the task, seed and budget of ``study``."""
     config = config or UEPOConfig()
+    horizon = study.config("amq").horizon  # said here, since it is needed last
+    whole = horizon % ACTION_HORIZON == 0
+    check(whole, "amq.horizon", horizon, f"a multiple of T_a={ACTION_HORIZON}")
 
     # ── Offline phase ──────────────────────────────────────────────────────────────────────────
     # 1  Train the state-conditional diffusion policy p_θ(a_{1:T} | s_{1:T}) on D.
