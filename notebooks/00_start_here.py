@@ -112,13 +112,14 @@ here.draw("overview", overview_table(), task="the method", seeds=[])
 # measured*, and [30_your_task](30_your_task.ipynb), *the method on an environment of your own*.
 #
 # In a hurry: 02, 03, 07, 20. Each notebook opens on its own: what it needs is loaded if it was
-# computed before, and computed otherwise. One printed line says which.
+# computed before, and computed otherwise: a printed line names each run that is computed, and one
+# line a cell says how many were loaded.
 #
 # ## How much is computed: profiles
 #
 # One word sets every size, through the parameter `profile` above or the variable `UEPO_PROFILE`.
 #
-# | profile | what it is for | how long, all notebooks |
+# | profile | what it is for | how long, all notebooks, with nothing beside them |
 # |---|---|---|
 # | `smoke` | every line of code runs; its numbers mean nothing | minutes, two cores |
 # | `laptop` | the default; what these pages show | about three hours, two cores |
@@ -210,7 +211,9 @@ computed = here.store.computed()
 Markdown(
     f"This store, profile `{here.profile}`, holds **{len(here.store.finished())}** finished runs; "
     f"{len(computed)} were computed here, in {sum(row['wall_s'] for row in computed) / 60:.1f} "
-    "minutes of work."
+    "minutes of work. The counts differ where a run was computed again, was removed later, or was "
+    "copied from elsewhere. The minutes are those of the runs added up, taken while other runs and "
+    "other work shared the machine; on an idle one they are fewer, and its cores share them."
 )
 
 # %% [markdown]

@@ -37,8 +37,7 @@
 profile: str | None = None  # None: $UEPO_PROFILE, else laptop
 
 # %%
-import pandas as pd
-from IPython.display import Markdown, display
+from IPython.display import Markdown
 
 from uepo_lib import arithmetic, claims, notebook, references
 
@@ -110,8 +109,7 @@ results = claims.Results(here.profile)
 judged = claims.judge(results)
 runs = [run for part in results.runs.values() for run in part]
 here.table(judged, "20_claims", runs, task="all")
-with pd.option_context("display.max_colwidth", None):
-    display(judged)
+judged
 
 # %%
 assert set(judged["verdict"]) <= set(claims.LABELS)

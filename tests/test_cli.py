@@ -105,6 +105,8 @@ def test_every_experiment_is_listed_where_one_is_asked_for(uepo: Command) -> Non
     _, out, _ = uepo("experiment", "--help")
     listed = " ".join(out.split())
     assert all(f"{name} ({one.notebook})" in listed for name, one in EXPERIMENTS.items())
+    told = (Path(__file__).parents[1] / "README.md").read_text()
+    assert all(f"`{name}`" in told for name in EXPERIMENTS)
 
 
 def test_all_commands_are_there() -> None:

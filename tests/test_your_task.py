@@ -213,7 +213,7 @@ def test_what_was_expected_of_the_paths_is_answered(
     clone: list[tuple[float, float]], sets: list[tuple[float, float]], met: list[bool]
 ) -> None:
     said = views.came_to(ways(clone=clone, sub_policies=sets))
-    told = said.partition(". That most")[2].split(";")
+    told = said.partition("\n\nThat most")[2].split(";")
     assert ["what was expected" in part for part in told] == met
     assert ["expected and not seen" in part for part in told] == [not m for m in met]
     arrived_there = sum(end != STUCK for end in clone)

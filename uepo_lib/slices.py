@@ -62,7 +62,8 @@ class SlicedStudy(Study):
     """A study of ``size`` transitions of D in place of all of them.
 
     The episodes that the whole study holds out are held out here too, so models of any size are
-    tested on the same ones; what learns, and where rollouts start, is the slice alone.
+    tested on the same ones; what learns, and where rollouts start, is the slice alone. States are
+    standardised by all of D.
     """
 
     def __init__(

@@ -94,14 +94,14 @@ def came_to(paths: pd.DataFrame) -> str:
     clone, sets = found.loc[CLONE], found.loc[SETS]
     stuck = clone["in the pillar"] > clone["episodes"] / 2
     round_it = sets["arrived"] > sets["episodes"] / 2 and min(sets["left"], sets["right"]) > 0
-    told = "; ".join(
-        f"{name}: arrived **{row['arrived']} of {row['episodes']}** (left {row['left']}, right "
+    told = "\n".join(
+        f"- {name}: arrived **{row['arrived']} of {row['episodes']}** (left {row['left']}, right "
         f"{row['right']}), in the pillar {row['in the pillar']}, past the goal "
         f"{row['past the goal']}, elsewhere {row['elsewhere']}"
         for name, row in found.iterrows()
     )
     return (
-        f"{told}. That most of the clone's episodes end at the pillar is {_seen(bool(stuck))}; "
+        f"{told}\n\nThat most of the clone's episodes end at the pillar is {_seen(bool(stuck))}; "
         f"that most sub-policies go round it, on either side, is {_seen(bool(round_it))}. One seed."
     )
 
