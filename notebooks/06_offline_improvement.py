@@ -304,7 +304,8 @@ assert set(correlation.seed) == set(here.budget.seeds)
 Markdown(
     "**Verdict**, a positive rank correlation: "
     + "; ".join(f"`{name}` {text}" for name, text in verdicts.items())
-    + f". Mean correlation: {', '.join(f'{correlation[k].mean():+.2f}' for k in views.SCORES)}."
+    + f". Mean correlation: {', '.join(f'{correlation[k].mean():+.2f}' for k in views.SCORES)}. "
+    + improving.published_verdict(correlation)
 )
 
 # %% [markdown]

@@ -184,6 +184,9 @@ here.draw("11_discarded", compared, described_runs, task=task)
 at_paper = compared[compared["epsilon"] == ratios.EPSILON]
 at_paper.groupby(["source", "quantity"])[["accepted", "rejected", "separation"]].mean().round(3)
 
+# %%
+Markdown(discarded.expected(compared))
+
 # %% [markdown]
 # Distances are Euclidean in standardised states, speed is in m/s, errors are mean squares. The
 # error of trajectories in T̂_init is not known: no one has stepped the real dynamics there.
@@ -240,7 +243,7 @@ here.draw("11_selection", regrets, judged_runs, task=task)
 better = verdicts.selects_better(regrets)
 asked = choices.amq_of(here.profile)
 count = len(judged.drop_duplicates(["member", "kappa"]))
-better.round(1)
+better.round({"mean": 1, "low": 1, "high": 1})
 
 # %%
 told = regrets[regrets["source"] == "none"]
@@ -251,6 +254,9 @@ Markdown(
     f"{told['correlation'].mean():.2f}, regret {told['regret'].mean():.1f} points; all T̂ together: "
     f"ρ = {augmented['correlation'].mean():.2f}, regret {augmented['regret'].mean():.1f}."
 )
+
+# %%
+Markdown(choices.alike(regrets))
 
 # %% [markdown]
 # ## Verdicts
@@ -294,18 +300,8 @@ Markdown(
 # ### In practice
 
 # %%
-advised = verdicts.advice(pd.concat([swept, full]))
-lines = []
-for row in advised.itertuples():
-    kept = "no filter" if pd.isna(row.epsilon) else f"ε = {row.epsilon:g}"
-    how = "drawn at random at the volume of " if row.acceptance == "random" else ""
-    sure = "for sure" if row.low > 0 else "not told apart from nothing"
-    lines.append(
-        f"- *{row.source} transitions:* the best of all cells is ratio {row.ratio:g}, {how}{kept}: "
-        f"T̂'s error is {2**-row.gain:.2f} times T̂_init's on average ({sure}), "
-        f"{2**-row.worst:.2f} in its worst test."
-    )
-Markdown("\n".join(lines) + "\n\nThe best of many cells looks better than it is.")
+best = verdicts.advice(pd.concat([swept, full]))
+Markdown(verdicts.advised(best) + "\n\nThe best of many cells looks better than it is.")
 
 # %% [markdown]
 # ## What fails

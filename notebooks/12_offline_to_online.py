@@ -40,12 +40,17 @@ profile: str | None = None  # None: $UEPO_PROFILE, else laptop
 
 # %%
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 from uepo_lib import notebook, settings
+from uepo_lib.experiments import comparison_expected
 from uepo_lib.experiments import comparison_verdict as says
 from uepo_lib.experiments import offline_to_online as e3
+from uepo_lib.experiments.online_summary import expert_level
 from uepo_lib.figures import comparison_details as closer
+from uepo_lib.methods.uepo import UEPOConfig
+from uepo_lib.selection import pairs
+from uepo_lib.stages import ACTION_HORIZON
 from uepo_lib.statistics import VERDICT_SEEDS
 
 # %%
@@ -73,7 +78,9 @@ task = ", ".join(tasks)
 # those that go online get the same environment steps. Evaluation is **noise-free**: the mean of a
 # Gaussian, the denoising chain without exploration noise; sampled scores stand beside. A final
 # score is that of the **last** policy, never of the best one seen, on the episodes (reset seeds) of
-# its offline score: their difference is a paired one.
+# its offline score: their difference is a paired one. A diffusion policy of *fresh noise* has no
+# noise-free actions: its offline score is sampled; online it explores with fresh noise and, as all
+# are looked at noise-free, is looked at from zero noise.
 #
 # **What nobody gets.** No policy is chosen by true return: UEPO's (i, κ) and Uni-O4's member are
 # chosen by AM-Q in a learned model. (Uni-O4's code takes the best of three by 30 real episodes.)
@@ -101,7 +108,8 @@ here.draw("12_scores", everything, runs, task=task)
 # its hollow dot is an untrained network.
 
 # %%
-levels = {(t, s): e3.expert_level(study) for (t, s), study in e3.studies(here.profile).items()}
+studies = e3.studies(here.profile)
+levels = {key: expert_level(study) for key, study in studies.items()}
 paths = curves.assign(expert=[levels[key] for key in zip(curves.task, curves.seed, strict=True)])
 here.draw("12_curves", paths[paths["row"].isin(closer.LINES)], runs, task=task)
 
@@ -112,10 +120,11 @@ steps = ["end", "± end", "auc", "regret", "to_expert", "reached"]
 results.set_index(["task", "row"])[["offline", "± offline", "sampled", *steps]].round(1)
 
 # %% [markdown]
-# `sampled` is the same offline policy with its own exploration noise; `auc` the mean score over
-# the online phase, `regret` what was missing to 100 on the way, in points × 1,000 steps;
-# `to_expert` the steps to 90 % of the expert's mean return, of the seeds that reached it. Intervals
-# are over seeds.
+# `sampled` is the same offline policy with its own exploration noise (of a row that goes online,
+# over fewer episodes, as many as a look on the way); `auc` the mean score over the online phase,
+# `regret` what was missing to 100 on the way, in points × 1,000 steps; `to_expert` the steps to
+# 90 % of the expert's mean return, of the seeds that reached it. All three count the simulator
+# steps of the privileged row, at the score of its start. Intervals are over seeds.
 #
 # **The 2 × 2** (A13). Only rows of one column are equals: both select, or both select and improve.
 
@@ -133,10 +142,16 @@ four.pivot(index=["task", "policy"], columns="offline phase", values=["offline",
 # %% [markdown]
 # ## The headline
 #
-# Four pairs in which the paper's claim can be read, two of them *equal rows*, which differ by the
-# policy class and its many seeds and by nothing else. Gains are differences of scores on the same
-# task and seed; intervals are over seeds, of the aggregate by stratified bootstrap of
-# interquartile means, with the probability that a run of the first beats one of the second.
+# The pairs in which the paper's claim can be read, two of them *equal rows*: both select, or both
+# select and improve. They differ by the policy class and its many seeds, and by what comes with it:
+# a diffusion policy executes chunks and a Gaussian single actions, AM-Q chooses among more
+# candidates, in $\hat T$ of $D$ and $D_\mathrm{diff}$ instead of $\hat T_\mathrm{init}$, and each
+# class has the online settings that were tuned for it. *Privileged, equal steps* is the row whose
+# $D_\mathrm{diff}$ comes from the simulator, beside Uni-O4 with as many more online steps.
+#
+# Gains are differences of scores on the same task and seed; intervals are over seeds, of the
+# aggregate by stratified bootstrap of interquartile means, with the probability that a run of the
+# first beats one of the second.
 
 # %%
 gained = says.gains(scores, online, says.PAIRS)
@@ -176,14 +191,20 @@ overall = headline[headline["over"] == "all tasks"].pivot(
     index="measure", columns="pair", values="gain"
 )
 lead, equal_lead = overall["headline"], overall["equal: select only"]
+beside = next(iter(studies.values()))
+comes_with = says.comes_with(
+    len(pairs(here.budget.num_subpolicies, UEPOConfig().kappas)),
+    beside.config("ensemble").num_members, ACTION_HORIZON, beside.config("gaussian").action_horizon,
+)  # fmt: skip
 owed = {m: lead[m] - equal_lead[m] for m in ("offline", "end")}
 Markdown(
     f"**Whose lead is it?** Over Uni-O4 as published UEPO leads by {lead['offline']:+.1f} points "
     f"offline and {lead['end']:+.1f} at the end. Over the same Uni-O4 without its offline PPO, "
     f"which is the equal row, by {equal_lead['offline']:+.1f} and {equal_lead['end']:+.1f}. So "
     f"{owed['offline']:+.1f} and {owed['end']:+.1f} points of the lead are what offline PPO did to "
-    f"Uni-O4 here; what is left is the policy class and its many seeds. Over plain cloning it is "
-    f"{overall.loc['offline', 'UEPO over BC']:+.1f} and {overall.loc['end', 'UEPO over BC']:+.1f}."
+    f"Uni-O4 here; what is left is the policy class and what comes with it: {comes_with}. Over "
+    f"plain cloning UEPO leads by {overall.loc['offline', 'UEPO over BC']:+.1f} and "
+    f"{overall.loc['end', 'UEPO over BC']:+.1f}."
 )
 
 # %% [markdown]
@@ -197,10 +218,11 @@ if len(seeds) < VERDICT_SEEDS:
 assert set(online["row"]) >= {"uepo", "uepo_ppo", "uni_o4", "uni_o4_select", "iql", "bc"}
 
 # %% [markdown]
-# ## One component at a time
+# ## One swap at a time
 #
-# If UEPO does not beat Uni-O4, or if it does, why? Each line swaps one component and keeps the
-# rest: what a positive number says is written at its left.
+# If UEPO does not beat Uni-O4, or if it does, why? Each line swaps one component: what a positive
+# number says is written at its left, and what else had to change with it stands there after "also".
+# Where nothing does, the rest is kept.
 
 # %%
 swaps = says.gains(scores, online, says.SWAPS)
@@ -212,7 +234,7 @@ effect = effect.sort_values("gain", ascending=False)
 top, low = effect.iloc[0], effect.iloc[-1]
 reached = swaps[swaps["measure"] == "end"].groupby("pair")["gain"].mean()
 Markdown(
-    f"Offline the component that adds most here is **{top.pair}** ({top.gain:+.1f} points), the "
+    f"Offline the swap that adds most here is **{top.pair}** ({top.gain:+.1f} points), the "
     f"one that adds least **{low.pair}** ({low.gain:+.1f}). Choosing (i, κ) by AM-Q instead of "
     f"taking κ = 0 changes the offline score by "
     f"{effect.set_index('pair').gain['(i, κ) by AM-Q, not κ = 0']:+.1f} points, and instead of a "
@@ -220,6 +242,15 @@ Markdown(
     f"After online learning the largest difference is {reached.abs().max():.1f} points, of "
     f"*{reached.abs().idxmax()}*."
 )
+
+# %% [markdown]
+# **Were the expectations met?** No threshold was written with them, so *alike* and *close* are read
+# as: the means differ by less than the seeds of one row do, by their standard deviation. With few
+# seeds these lines describe and do not decide.
+
+# %%
+met = comparison_expected.expected(scores, online, found["selection"])
+Markdown("\n".join(f"- {line}" for line in met))
 
 # %% [markdown]
 # ## Does Uni-O4's offline phase do what it says?
@@ -321,7 +352,8 @@ Markdown(
 # %% [markdown]
 # ## Budgets
 #
-# Equal for all: the data, the online environment steps, and the settings that were tried. Online
+# Equal for all: the data, the online environment steps, and the settings that were tried. (Episodes
+# of evaluation feed nothing back; where the best policy is the last one, there are fewer.) Online
 # settings were chosen for two kinds of policies, denoising chains and Gaussians, on Hopper-medium
 # with a seed that no result uses; every Gaussian method has those of cloning. What differs by task
 # is Uni-O4's own, with its source, and applies to every method.
@@ -334,19 +366,26 @@ budget.set_index("row")
 # %%
 by_task_settings = pd.DataFrame([vars(s) for s in settings.SETTINGS])
 here.table(by_task_settings.astype(str), "12_settings", task=task, seeds=[])
-by_task_settings
+with pd.option_context("display.max_colwidth", None):
+    display(by_task_settings)
 
 # %%
 equal = online[online["row"] != "uni_o4_more"]["training_steps"]
 spread = equal.max() - equal.min()
-assert spread <= 32  # the last round of chunks: 8 environments of 4 steps
+last_round = 32  # of chunks: 8 environments of 4 steps
+assert spread <= last_round
+in_all = online.assign(steps=online["training_steps"] + online["simulator_steps"])
+in_all = in_all.pivot(index=["task", "seed"], columns="row", values="steps")
+apart = (in_all["uepo_simulator"] - in_all["uni_o4_more"]).abs().max()
+assert apart <= here.budget.env_steps_per_update + last_round  # both end with a whole update
 assert budget.loc[budget["settings_tried"] > 0, "settings_tried"].nunique() == 1
 
 # %% [markdown]
 # ## Last and best
 #
-# The best policy by its look and the last one, both played again on the same fresh episodes. A
-# paper that reports the best of many looks, on the episodes it was chosen by, reports `highest`.
+# The best policy by its look and the last one, both played again on the same fresh episodes, once
+# where they are the same policy. A paper that reports the best of many looks, on the episodes it
+# was chosen by, reports `highest`.
 
 # %%
 here.draw("12_profile", everything, runs, task=task)

@@ -33,7 +33,7 @@
 #
 # **Outputs.** Two figures with their tables, and a table of rates.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "alone"]
 profile: str | None = None  # None: $UEPO_PROFILE, else laptop
 
 # %%

@@ -123,7 +123,7 @@ here.draw("16_data_need", data, data_runs, task=e9.TASK)
 # %%
 needed = e9.needs_less(data)
 here.table(needed.drop(columns="gains"), "16_needs_less", data_runs, task=e9.TASK)
-needed.drop(columns="gains").round(1)
+needed.drop(columns="gains").round({"gain": 1})
 
 # %% [markdown]
 # ## All dials on one page

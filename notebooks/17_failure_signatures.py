@@ -148,7 +148,15 @@ here.draw("17_values", values, runs, task=place)
 # the plans apart, and guidance adds little (notebook 04 says why).
 
 # %%
-here.draw("17_pictures", tables["pictures"], runs, task=place)
+pictures = verdicts.pictured(tables["pictures"], tables["findings"])
+here.draw("17_pictures", pictures, runs, task=place)
+
+# %% [markdown]
+# **What to see.** *Collapse*: the distribution of div that the paper says to watch, of D's own
+# sequences, of a healthy set and of a collapsed one, for the seed with the median value; a curve
+# further down is a set whose plans lie closer. *Worse T̂*: its error on real steps of the last seed;
+# a curve further up is worse at every level. *Far start*: thin lines are seeds. *Implausible
+# plans*: 16 plans of the last seed from one state; healthy ones head for the doors.
 
 # %% [markdown]
 # ## Did they really fail?

@@ -83,11 +83,17 @@ class Pillar(gymnasium.Env):
         arrived = self.left() < 0.2
         return self.get_state(), before - self.left() + arrived, arrived, False, {}
 
-    left = lambda self: float(np.linalg.norm(self.at - [1.0, 0.0]))  # noqa: E731
-    get_state = lambda self: self.at.copy()  # noqa: E731
-    set_state = lambda self, values: setattr(self, "at", np.array(values))  # noqa: E731
+    def left(self):
+        return float(np.linalg.norm(self.at - [1.0, 0.0]))
+
+    def get_state(self):
+        return self.at.copy()
+
+    def set_state(self, values):
+        self.at = np.array(values)
 
 
+assert (views.PILLAR, views.GOAL) == ((0, 0, 0.4), (1, 0, 0.2))  # which the figures draw
 gymnasium.register("Pillar-v0", entry_point="__main__:Pillar", max_episode_steps=60)
 
 # %% [markdown]
@@ -180,11 +186,18 @@ runs = [product.run for product in played.values()]
 
 # %%
 policies = {name: played[name].value for name in ("clone", "sub-policies", "π*", "π*, online")}
-paths = views.paths_table(study, policies, 8 if here.profile == "smoke" else 16)
+episodes = 8 if here.profile == "smoke" else 16
+paths = views.paths_table(study, policies, episodes)
 here.draw("30_paths", paths, runs, task=task.name)
 
+# %% [markdown]
+# Grey is the pillar, green the goal; a dot is where an episode ends. Every sub-policy plays some of
+# the episodes here, and all of them in the scores below.
+
 # %%
-episodes = here.budget.curve_episodes
+Markdown(views.came_to(paths))
+
+# %%
 returns = {name: study.evaluate(product, episodes) for name, product in played.items()}
 scores = views.scores_table(study, {name: product.value for name, product in returns.items()})
 here.draw("30_scores", scores, [p.run for p in returns.values()], task=task.name)

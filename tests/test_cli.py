@@ -21,6 +21,7 @@ from tiny_study import TASK, settle, tiny
 
 from uepo_lib import behaviors, cli, configs, datasets, loading, plotting, tasks
 from uepo_lib.errors import UsageError
+from uepo_lib.preparation import EXPERIMENTS
 from uepo_lib.provenance import record_output
 from uepo_lib.runs import Store
 from uepo_lib.stages import COMPONENTS, load_data
@@ -98,6 +99,12 @@ def test_every_command_has_help(path: tuple[str, ...], uepo: Command) -> None:
     assert out.startswith(" ".join(["usage: uepo", *path]))
     description = out.split("\n\n")[1]
     assert len(description) > 10
+
+
+def test_every_experiment_is_listed_where_one_is_asked_for(uepo: Command) -> None:
+    _, out, _ = uepo("experiment", "--help")
+    listed = " ".join(out.split())
+    assert all(f"{name} ({one.notebook})" in listed for name, one in EXPERIMENTS.items())
 
 
 def test_all_commands_are_there() -> None:
@@ -219,7 +226,7 @@ BAD: list[tuple[str, tuple[str, ...]]] = [
     ("run uepo --set critic.hidden_q=32", ("hidden_q", "32", "a list")),
     ("run uepo --set chain_ppo.anneal=often", ("anneal", "'often'", "true or false")),
     ("run uepo --set gaussian.state_dim=5", ("gaussian.state_dim", "follows from the task")),
-    ("run uepo --set denoiser.obs_horizon=2", ("denoiser.obs_horizon", "cannot be changed")),
+    ("run uepo --set gaussian.obs_horizon=2", ("gaussian.obs_horizon", "cannot be changed")),
     ("run uepo --seed one", ("--seed", "'one'")),
     ("run uepo --seed -1", ("seed", "-1", "0 or a positive integer")),
     ("run uepo --seed", ("--seed", "expected one argument")),

@@ -13,8 +13,14 @@ from tiny_study import settled, tiny
 from uepo_lib import learners, shift, stages
 from uepo_lib.chain import ChainActor
 from uepo_lib.experiments import offline_to_online
-from uepo_lib.experiments.contenders import Contender, contenders
+from uepo_lib.experiments.contenders import (
+    Contender,
+    contenders,
+    privileged,
+    simulator_steps,
+)
 from uepo_lib.experiments.offline_to_online import Comparison, Measured
+from uepo_lib.experiments.online_summary import efficiency, summary
 from uepo_lib.methods.uepo import UEPOConfig, uepo
 from uepo_lib.methods.uni_o4 import uni_o4
 from uepo_lib.stages import Study
@@ -115,17 +121,64 @@ def test_every_row_has_the_same_budget(measured: Measured, study: Study) -> None
     chunk = 8 * 4  # a whole round of chunks of all environments
     spent = online["training_steps"] - study.budget.online_env_steps
     assert (spent >= 0).all() and (spent <= chunk).all()
-    assert online["evaluation_episodes"].nunique() == 1
+    played, replayed = online["evaluation_episodes"], study.budget.evaluation_episodes
+    assert set(played.max() - played) <= {0, replayed}  # where the best policy is the last one
 
 
-def test_scores_are_of_every_row(measured: Measured, rows: dict[str, Contender]) -> None:
+def test_scores_are_of_every_row(
+    measured: Measured, rows: dict[str, Contender], study: Study
+) -> None:
     scores = measured.scores.set_index("row")
     assert set(scores.index) == set(rows)
-    known = scores[["offline", "sampled"]].notna()
-    assert known["offline"].all() and known.loc["fresh", "sampled"]
+    assert set(scores.index[scores["offline"].isna()]) == {"fresh"}
     assert np.isfinite(
         measured.online.drop(columns=["task", "row", "settings"]).to_numpy(float)
     ).all()
+
+
+def test_fresh_noise_is_scored_by_itself_and_not_by_its_online_start(
+    measured: Measured, rows: dict[str, Contender], study: Study
+) -> None:
+    """Its first look is from zero noise and its exploration has σ besides: neither is its score."""
+    policy = rows["fresh"].policy
+    assert policy is not None
+    played = study.evaluate(policy, sampled=True).value.returns
+    assert played.shape == (1, study.budget.evaluation_episodes)
+    score = measured.scores.set_index("row").loc["fresh", "sampled"]
+    assert score == study.task.robot.normalised(float(played.mean()))
+    assert score != pytest.approx(measured.online.set_index("row").loc["fresh", "start"])
+
+
+def test_the_privileged_pair_takes_equal_steps(study: Study) -> None:
+    """Every step of the simulator is paid back, dropped trajectories' included."""
+    pair = privileged(study)
+    made, more = pair["uepo_simulator"], pair["uni_o4_more"]
+    assert made.privileged is not None and made.online is not None and more.online is not None
+    taken = simulator_steps(made.privileged)
+    kept = len(made.privileged.value)
+    assert taken == made.privileged.run.record["environment"]["augmentation"]["steps"] > kept
+    assert more.online.run.spec.config["ppo"]["num_env_steps"] == (
+        study.budget.online_env_steps + taken
+    )
+    ours = summary(made.online.run, study, taken)
+    theirs = summary(more.online.run, study)
+    assert (ours["simulator_steps"], theirs["simulator_steps"]) == (taken, 0)
+    apart = ours["training_steps"] + taken - theirs["training_steps"]
+    assert abs(apart) <= study.budget.env_steps_per_update + 8 * 4
+
+
+def test_steps_before_the_first_look_count() -> None:
+    """50 points for 100 steps of the simulator, then from 50 to 100 in 100 steps."""
+    found = efficiency([0, 100], [50.0, 100.0], 75.0, before=100)
+    assert found == {"auc": 62.5, "regret": 7_500.0, "to_expert": 150.0, "censored": False}
+    plain = efficiency([0, 100], [50.0, 100.0], 75.0)
+    assert plain == {"auc": 75.0, "regret": 2_500.0, "to_expert": 50.0, "censored": False}
+
+
+def test_no_level_is_reached_before_the_simulator_is_paid() -> None:
+    assert efficiency([0, 100], [80.0, 90.0], 75.0, before=100)["to_expert"] == 100
+    never = efficiency([0, 100], [80.0, 90.0], 95.0, before=100)
+    assert never["censored"] and never["to_expert"] == 200
 
 
 def test_the_summary_is_that_of_the_looks(measured: Measured) -> None:

@@ -159,3 +159,15 @@ def test_every_swap_names_rows_that_exist() -> None:
 
     rows = {row for pair in (*says.PAIRS.values(), *says.SWAPS.values()) for row in pair}
     assert rows <= set(NAMES)
+
+
+def test_privileged_rows_are_compared_with_each_other_alone() -> None:
+    swapped = {row for pair in says.SWAPS.values() for row in pair}
+    assert not swapped & {"uepo_simulator", "uni_o4_more"}
+    assert says.PAIRS["privileged, equal steps"] == ("uepo_simulator", "uni_o4_more")
+
+
+def test_what_comes_with_the_policy_class_is_counted() -> None:
+    text = says.comes_with(candidates=25, members=4, chunk=4, single=1)
+    assert "4 executed actions a decision against 1" in text
+    assert "25 pairs (i, κ) against one among 4 members" in text

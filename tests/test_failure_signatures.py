@@ -94,11 +94,33 @@ def test_a_cause_changes_its_own_measure_and_not_what_it_does_not_touch(
 def test_the_pictures_are_drawn_from_the_tables(tables: Tables) -> None:
     judged = verdicts.judged(tables["findings"], THRESHOLDS)
     plt.close(plotting.draw("17_values", judged))
-    plt.close(plotting.draw("17_pictures", tables["pictures"]))
-    assert set(tables["pictures"]["panel"]) == set(SIGNATURES)
+    pictures = verdicts.pictured(tables["pictures"], tables["findings"])
+    plt.close(plotting.draw("17_pictures", pictures))
+    assert set(pictures["panel"]) == set(SIGNATURES)
+    sorted_lines = pictures[pictures["panel"].isin([COLLAPSE, WORSE_MODEL])]
+    for _, line in sorted_lines.groupby(["panel", "seed", "cause", "line"]):
+        assert line["x"].is_monotonic_increasing and line["y"].is_monotonic_increasing
     shown = verdicts.test_table(judged)
     assert set(shown["signature"]) == set(SIGNATURES) and (shown["runs"] == 1).all()
     assert set(verdicts.verdict(judged).values()) == {"inconclusive"}
+
+
+def test_the_collapse_that_is_drawn_is_the_median_one() -> None:
+    values = {0: 9.0, 1: 2.0, 2: 5.0}
+    common = {"setting": e8.TOY, "signature": COLLAPSE}
+    findings = pd.DataFrame(
+        [{**common, "cause": "no guidance, small κ", "seed": s, "value": v}
+         for s, v in values.items()]
+        + [{**common, "cause": e8.HEALTHY, "seed": s, "value": s} for s in values]
+        + [{**common, "cause": "no guidance, small κ", "seed": 1, "value": 6.0,
+            "setting": "maze"}]
+    )  # fmt: skip
+    pictures = pd.DataFrame(
+        [{"seed": s, "panel": panel} for s in values for panel in (COLLAPSE, FAR_START)]
+    )
+    kept = verdicts.pictured(pictures, findings)
+    assert kept[kept["panel"] == COLLAPSE]["seed"].tolist() == [2]
+    assert kept[kept["panel"] == FAR_START]["seed"].tolist() == [0, 1, 2]
 
 
 def test_the_toys_dynamics_and_walks_agree() -> None:

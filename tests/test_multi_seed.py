@@ -22,6 +22,7 @@ from uepo_lib.experiments.seed_sets import FRESH, GUIDED, NETWORKS, SeedGrid
 from uepo_lib.maze import GOAL_CENTRE, ROUTES, centre
 from uepo_lib.mixture_density import MixtureConfig, MixtureDensity, MixturePolicy
 from uepo_lib.played import Played
+from uepo_lib.stages import Product
 
 # -- ways
 
@@ -127,8 +128,8 @@ def tables(gain: float, spread: float = 0.0) -> tuple[pd.DataFrame, pd.DataFrame
         for name in sorted(names):
             value = gain + noise if name in (SEEDS, GUIDED) else 0.0
             row = {"task": "maze-routes", "seed": seed, "set": name, "n": 10}
-            returns.append({**row, **dict.fromkeys(
-                ("mean", "between", "other_half", "coverage", "persistence"), value)})  # fmt: skip
+            measures = ("mean", "equal_mean", "between", "other_half", "coverage", "persistence")
+            returns.append({**row, **dict.fromkeys(measures, value)})
             distances.append({**row, "rho": 2 * value, "rho_rms": value, "way_rms": value})
     return pd.DataFrame(returns), pd.DataFrame(distances)
 
@@ -201,6 +202,29 @@ def test_every_set_of_every_size_has_its_row(folder: Path) -> None:
     one = returns[returns["set"] == SEEDS].set_index("n")["mean"]
     assert one[1] == pytest.approx(one[3])  # each member once, or all together
     assert len(claims(returns, distances)) > 0
+
+
+def test_sets_that_played_more_are_cut_to_the_shortest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny()
+    robot = study.task.robot
+    pair = torch.tensor([[1.0, 2.0, 90.0, 90.0], [3.0, 4.0, 90.0, 90.0], [5.0, 6.0, 90.0, 90.0]])
+    whole, short = (
+        Played(returns, torch.ones(3, returns.shape[1]), torch.zeros(3, returns.shape[1], 1, 2), 4)
+        for returns in (pair, pair[:, :2])
+    )
+    made = {
+        name: Product((), tuple, lambda value=value: value)
+        for name, value in ((SEEDS, whole), (GUIDED, short))
+    }
+    monkeypatch.setattr(multi_seed, "plays", lambda *_: made)
+    returns = multi_seed.returns_table(study, TINY_SEEDS)[0].set_index(["set", "n"])
+    assert returns.loc[(SEEDS, 3), "mean"] > returns.loc[(GUIDED, 3), "mean"]
+    for n in (1, 3):
+        for name in (SEEDS, GUIDED):
+            found = returns.loc[(name, n), "equal_mean"]
+            assert found == pytest.approx(robot.normalised(3.5), rel=1e-4)
 
 
 def test_scores_are_normalised_returns(folder: Path) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from uepo_lib import execution, facts, notebook, pairs, provenance, reproduce
+from uepo_lib.effort import LOG
 from uepo_lib.errors import UsageError
 from uepo_lib.runs import Store
 
@@ -83,7 +84,7 @@ def test_second_call_computes_nothing(folder):
     """One long test: each execution starts a kernel."""
     environment = dict(os.environ)
     done = run(folder)
-    assert str(done) == "1 runs computed, 2 notebooks executed, 0 up to date"
+    assert str(done).startswith("1 runs computed, 2 notebooks executed, 0 up to date: ")
     assert dict(os.environ) == environment
     store = Store.open("smoke")
     files = {path.name for path in [*store.figures.iterdir(), *store.tables.iterdir()]}
@@ -97,10 +98,17 @@ def test_second_call_computes_nothing(folder):
     stamps = [cell.metadata["uepo"]["executed"] for cell in executed.cells]
     assert stamps == [pairs.digest(cell.source) for cell in executed.cells]
 
-    assert str(run(folder)) == "0 runs computed, 0 notebooks executed, 2 up to date"
+    assert str(run(folder)).startswith("0 runs computed, 0 notebooks executed, 2 up to date: ")
     done = run(folder, notebooks=["01"], parameters=execution.parse_parameters(["n=4"]))
-    assert str(done) == "1 runs computed, 1 notebooks executed, 0 up to date"
+    assert str(done).startswith("1 runs computed, 1 notebooks executed, 0 up to date: ")
     assert len(pd.read_csv(store.tables / "squares.csv")) == 4
+
+    calls = [json.loads(line) for line in (store.root / LOG).read_text().splitlines()]
+    assert [(c["runs_computed"], len(c["executed"])) for c in calls] == [(1, 2), (0, 0), (1, 1)]
+    work = [row["wall_s"] for row in store.computed()]
+    assert [c["core_seconds"] for c in calls] == pytest.approx([work[0], 0, work[1]], abs=0.06)
+    assert calls[0]["wall_seconds"] > calls[1]["wall_seconds"]
+    assert 0.02 < calls[0]["peak_gigabytes"] < 50
 
 
 def test_what_makes_a_notebook_out_of_date(folder):
@@ -203,3 +211,15 @@ def test_start_refuses_what_it_cannot_keep(folder, capsys):
     here.figure(figure, "a", task="toy")
     assert (here.store.figures / "a.pdf").read_bytes() == first
     plt.close(figure)
+
+
+def test_what_measures_times_has_the_machine_to_itself(folder, monkeypatch):
+    rewrite(folder, "01_first", FIRST.replace('"parameters"', '"parameters", "alone"'))
+    batches = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(
+        reproduce.sweep, "run_all",
+        lambda jobs, workers, **_: batches.append(([job[1][1].stem for job in jobs], workers)),
+    )  # fmt: skip
+    run(folder)
+    assert batches == [(["02_second"], 3), (["01_first"], 1)]

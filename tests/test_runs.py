@@ -9,13 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from IPython.core.interactiveshell import InteractiveShell
 from run_recipes import SPEC, train
 
-from uepo_lib import facts
+from uepo_lib import facts, loads, notebook
 from uepo_lib.errors import UsageError
 from uepo_lib.provenance import list_runs, record_output, show, verify
 from uepo_lib.recording import TrainingDiverged
@@ -28,6 +30,17 @@ RECIPES = Path(__file__).with_name("run_recipes.py")
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "local" / "smoke", tmp_path / "reference")
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was loaded before a test began."""
+    monkeypatch.setattr(loads, "_found", {loads.HERE: [], loads.COMMITTED: []})
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    loads.say()
+    return capsys.readouterr().out
 
 
 def never(run: Run) -> None:
@@ -113,7 +126,8 @@ def test_computed_once_then_loaded(store: Store, capsys: pytest.CaptureFixture[s
     run = store.get_or_train(SPEC, train, expect="about 1 s")
     assert capsys.readouterr().out == f"training {SPEC.id}: about 1 s\n"
     again = store.get_or_train(SPEC, never)
-    assert capsys.readouterr().out == f"loaded {SPEC.id}\n"
+    assert said(capsys) == f"loaded {SPEC.id}\n"
+    assert not said(capsys)  # once
     assert again.folder == run.folder == store.runs / SPEC.id
     assert {path.name for path in run.folder.iterdir()} == {
         *("config.json", "metrics.csv", "parity.csv", "note.json", "model.safetensors", "run.json")
@@ -325,6 +339,39 @@ def test_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert len(killed.computed()) == 1
 
 
+def test_many_loaded_runs_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(5):
+        for _ in range(2):  # asked for twice, found once
+            loads.note(loads.HERE, f"a-{i}")
+    assert said(capsys) == "loaded 5 runs\n"
+    for i in range(loads.NAMED):
+        loads.note(loads.COMMITTED, f"a-{i}")
+    assert said(capsys) == "read from the committed set: a-0, a-1, a-2\n"
+    loads.note(loads.HERE, "before")
+    with loads.told(sys.stderr):  # a command speaks of itself
+        loads.note(loads.HERE, "a")
+    assert capsys.readouterr() == ("", "loaded a\n")
+
+
+def test_a_notebook_says_it_after_each_cell(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell = InteractiveShell()
+    monkeypatch.setattr(notebook, "get_ipython", lambda: shell)
+    monkeypatch.setattr(notebook, "set_matplotlib_formats", lambda _: None)
+    monkeypatch.setenv("UEPO_RESULTS", str(store.root))
+    monkeypatch.delenv("UEPO_NOTEBOOK", raising=False)
+    for _ in range(2):  # a setup cell that is run again does not say it twice
+        notebook.start("00_any", "smoke")
+    store.get_or_train(SPEC, train)
+    capsys.readouterr()
+    shell.user_ns.update(find=lambda: [store.get_or_train(SPEC, never) for _ in range(2)])
+    shell.run_cell("_ = find(), print('a cell')")
+    shell.run_cell("one = 1")
+    assert capsys.readouterr().out.splitlines() == ["a cell", f"loaded {SPEC.id}"]
+    assert pd.get_option("display.max_colwidth") is None
+
+
 def test_second_process_waits_and_loads(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     process = start_process(store, seconds=0.06)
     deadline = time.monotonic() + 120
@@ -333,7 +380,7 @@ def test_second_process_waits_and_loads(store: Store, capsys: pytest.CaptureFixt
         time.sleep(0.01)
     assert [row["status"] for row in list_runs(store)] in (["running"], [])
     store.get_or_train(SPEC, never)
-    assert capsys.readouterr().out.splitlines() == [
+    assert said(capsys).splitlines() == [
         f"waiting for {SPEC.id}: another process computes it",
         f"loaded {SPEC.id}",
     ]
@@ -355,7 +402,7 @@ def test_committed_run_is_read_by_its_reading_key(
     store = Store(tmp_path / "local", reference)
 
     run = store.get_or_train(here, never)
-    assert f"read from the committed set: {there.id}" in capsys.readouterr().out
+    assert f"read from the committed set: {there.id}" in said(capsys)
     assert run.id == there.id
     assert run.key.reading_key == here.reading_key
     assert store.find(there.id).folder == committed.folder

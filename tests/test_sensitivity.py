@@ -169,6 +169,25 @@ def test_advice_is_the_cell_with_the_largest_mean_gain() -> None:
     assert abs(MARGIN - math.log2(1.1)) < 1e-12  # a tenth of the squared error
 
 
+@pytest.mark.parametrize(
+    ("gain", "seeds", "words"),
+    [(0.5, 3, "above 0, 3 seeds: inconclusive"), (0.5, 5, "above 0, 5 seeds: supported"),
+     (0.0, 5, "not above 0, 5 seeds: ")],
+)  # fmt: skip
+def test_the_best_of_many_cells_is_told_with_its_label(gain: float, seeds: int, words: str) -> None:
+    table = by_ratio(gain, 0.0, 0.0, chance=0.0)
+    best = verdict.advice(table[table["seed"] < seeds])
+    said = verdict.advised(best)
+    assert words in said
+    assert "for sure" not in said
+    cells = table.drop_duplicates(["source", "ratio", "epsilon", "acceptance"]).groupby("source")
+    assert best.set_index("source")["cells"].to_dict() == cells.size().to_dict()
+    ours = table.groupby(["source", "ratio", "epsilon", "acceptance", "seed"], dropna=False)
+    alone = ours["gain"].mean().groupby(level=[0, 1, 2, 3], dropna=False)
+    lows = [verdict.label(g.tolist(), MARGIN)["low"] for _, g in alone]
+    assert best["low"].max() <= max(lows)  # the best of many is less sure than one cell
+
+
 # ---- what is thrown away -------------------------------------------------------------------------
 
 
@@ -209,6 +228,33 @@ def test_accepted_and_rejected_are_compared_quantity_by_quantity() -> None:
     assert found.loc["error", "separation"] == 1 and found.loc["distance", "separation"] == 0
     assert found.loc["length", "separation"] == 0.5
     assert (found["share"] == 0.3).all()
+
+
+def test_what_was_expected_of_refused_trajectories_is_answered() -> None:
+    rows = [(source, seed, 0.05, name, 0.9 if name != "speed" else value)
+            for source, value in (("model", 0.7), ("simulator", 0.4)) for seed in range(3)
+            for name in ("distance", "speed", "length")]  # fmt: skip
+    columns = ["source", "seed", "epsilon", "quantity", "separation"]
+    said = discarded.expected(pd.DataFrame(rows, columns=columns))
+    seen, _, against = said.partition("**Not seen**")
+    assert "faster (model, 0.70)" in seen and "further from D (simulator, 0.90)" in seen
+    assert "faster (simulator, 0.40)" in against and "3 seeds" in against
+    assert "length" not in said
+    nowhere = discarded.expected(pd.DataFrame(rows, columns=columns), epsilon=9.0)
+    assert "nothing to compare" in nowhere
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [((80.0,) * 10, "as expected"), ((80.0,) * 5 + (40.0,) * 5, "expected were")],
+)
+def test_whether_models_choose_alike_is_answered(others: tuple[float, ...], words: str) -> None:
+    rows = [(seed, "none" if i == 0 else "model", chosen)
+            for seed in range(2) for i, chosen in enumerate((80.0, *others))]  # fmt: skip
+    said = model_selection.alike(pd.DataFrame(rows, columns=["seed", "source", "chosen"]))
+    assert words in said
+    assert f"{2 * others.count(80.0)} of 20 models" in said
+    assert f"seed 0: {min(others):.1f} to 80.0" in said
 
 
 def test_what_is_learnt_is_measured_on_unseen_trajectories() -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from tiny_study import settled, tiny
 
+from uepo_lib import extraction, values
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import data_need, tradeoffs
 from uepo_lib.experiments.data_need import CLONE, SELECTED, ZERO, DataGrid
 from uepo_lib.experiments.tradeoffs import DialGrid, dial
+from uepo_lib.slices import SlicedStudy
 
 NOISE = (1.0, -1.0, 0.7, -0.7, 0.0)
 """One a seed, of mean 0."""
@@ -67,7 +70,17 @@ def test_every_setting_once_and_the_unguided_set_at_zero(folder: Path) -> None:
     assert powers["tau", 2.0] > powers["tau", 1.0]
 
 
-def test_a_slice_is_what_its_learners_learn_from(folder: Path) -> None:
+def test_a_slice_is_what_its_learners_learn_from(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    train = values.train_iql
+
+    def trained(cfg: Any, steps: Any, **rest: Any) -> Any:
+        rows.append(len(steps))
+        return train(cfg, steps, **rest)
+
+    monkeypatch.setattr(values, "train_iql", trained)
     table, _ = data_need.run("tiny")
     assert set(table["learner"]) == {CLONE, ZERO, SELECTED}
     sizes = table.groupby("share")["transitions"].first()
@@ -76,6 +89,27 @@ def test_a_slice_is_what_its_learners_learn_from(folder: Path) -> None:
     small = found[0][4]
     assert small.size == sizes[0.5] == len(small.held_out[0])
     assert small.windows.now.max() < small.size
+    assert len(small.dataset) > small.size  # what is held out is there, for tests alone
+    assert rows == sizes.sort_index().tolist()  # the critics'
+    assert found[0][4].critic().run.spec.config["rows"] == small.size
+
+
+def test_weights_of_a_slice_are_scaled_by_its_own_returns(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = SlicedStudy("hopper-medium", 0, 1_500, "tiny", progress=False)
+    mine, all_of_them = study.learnt.episode_returns(), study.dataset.episode_returns()
+    assert 0 < len(mine) < len(all_of_them)
+    given: list[int] = []
+
+    def extracted(*arguments: Any, **_: Any) -> None:
+        given.append(len(arguments[4]))
+        raise InterruptedError
+
+    monkeypatch.setattr(extraction, "extract_policy", extracted)
+    with pytest.raises(InterruptedError):
+        _ = study.iql_policy(study.critic()).run
+    assert given == [len(mine)]
 
 
 def dials_table(low: float, high: float, spread: float) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from gymnasium.wrappers import RescaleAction
@@ -17,7 +18,9 @@ from tiny_study import settle
 from uepo_lib import health, loading, own, tasks
 from uepo_lib.environments import ChunkedEnvs
 from uepo_lib.errors import UsageError
+from uepo_lib.figures import your_task as views
 from uepo_lib.locomotion import HOPPER
+from uepo_lib.methods.uepo import uepo
 from uepo_lib.own import PlainRobot
 from uepo_lib.stages import Study
 from uepo_lib.tasks import Task
@@ -154,9 +157,73 @@ def test_returns_to_go_are_the_discounted_sums(task: Task) -> None:
     assert float(found[end - 1]) == float(data.rewards[end - 1])
 
 
+@pytest.mark.parametrize("obs_horizon", [1, 2])
+def test_health_shows_a_policy_as_many_past_states_as_it_learnt_from(
+    task: Task, obs_horizon: int
+) -> None:
+    own.collect(task, "tiny", act, 400)
+    chosen = {"denoiser": {"obs_horizon": obs_horizon}}
+    study = Study("walk-noisy", 0, "tiny", chosen, progress=False)
+    begin, end = study.dataset.bounds[1].tolist()
+    found = health.pasts(study, torch.tensor([begin, end - 1]))
+    states = study.dataset.states
+    first = states[[begin] * obs_horizon]  # before an episode nothing was seen but its start
+    assert torch.equal(found, torch.stack([first, states[end - obs_horizon : end]]))
+    checked = health.health(study, uepo(study))
+    assert np.isfinite(checked["value"]).all()
+
+
 def test_a_clone_of_ones_own_data_walks(task: Task) -> None:
     own.collect(task, "tiny", act, 400)
     study = Study("walk-noisy", 0, "tiny", {"clone": {"num_updates": 300, "learning_rate": 3e-3}},
                   progress=False)  # fmt: skip
     seen = study.evaluate(study.clone(), 3).value
     assert study.task.robot.normalised(float(seen.returns.mean())) > 80
+
+
+def ways(**ends: list[tuple[float, float]]) -> pd.DataFrame:
+    """A path a given end, past (0, y) with the sign of the end's y."""
+    rows = []
+    for name, places in ends.items():
+        for episode, (x, y) in enumerate(places):
+            between = [(0.0, 0.7 if y > 0 else -0.7)] if x > 0 else []
+            rows += [(name.replace("_", "-"), episode, *at) for at in [(-1, 0), *between, (x, y)]]
+    return pd.DataFrame(rows, columns=["policy", "episode", "x", "y"])
+
+
+def test_an_episode_is_told_by_its_end() -> None:
+    paths = ways(clone=[(0.85, 0.1), (0.85, -0.1), (-0.45, 0.0), (3.0, 0.1), (-0.9, 0.5)])
+    row = views.outcomes(paths).loc["clone"]
+    assert row.to_dict() == {
+        "episodes": 5, "arrived": 2, "in the pillar": 1, "past the goal": 1, "elsewhere": 1,
+        "left": 1, "right": 1,
+    }  # fmt: skip
+
+
+STUCK, LEFT, RIGHT = (-0.45, 0.0), (0.9, 0.1), (0.9, -0.1)
+
+
+@pytest.mark.parametrize(
+    ("clone", "sets", "met"),
+    [([STUCK, STUCK, LEFT], [LEFT, RIGHT, STUCK], [True, True]),
+     ([STUCK, LEFT, RIGHT], [LEFT, LEFT, STUCK], [False, False]),
+     ([STUCK] * 3, [LEFT, RIGHT, STUCK, STUCK], [True, False])],
+)  # fmt: skip
+def test_what_was_expected_of_the_paths_is_answered(
+    clone: list[tuple[float, float]], sets: list[tuple[float, float]], met: list[bool]
+) -> None:
+    said = views.came_to(ways(clone=clone, sub_policies=sets))
+    told = said.partition(". That most")[2].split(";")
+    assert ["what was expected" in part for part in told] == met
+    assert ["expected and not seen" in part for part in told] == [not m for m in met]
+    arrived_there = sum(end != STUCK for end in clone)
+    assert f"clone: arrived **{arrived_there} of {len(clone)}**" in said
+
+
+def test_the_paths_drawn_are_those_that_are_scored(task: Task) -> None:
+    own.collect(task, "tiny", act, 200)
+    study = Study("walk-noisy", 0, "tiny", progress=False)
+    seen = study.evaluate(study.clone(), 2).value
+    paths = views.paths_table(study, {"clone": study.clone().value}, 2)
+    mine = paths[paths["policy"] == "clone"].groupby("episode").size()
+    assert mine.tolist() == [int(length) + 1 for length in seen.lengths[0]]

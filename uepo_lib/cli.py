@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from uepo_lib import cli_data, profiles
+from uepo_lib import cli_data, loads, profiles
 from uepo_lib.cli_data import print_rows
 from uepo_lib.errors import UsageError, unknown
 from uepo_lib.recording import TrainingDiverged
@@ -22,6 +22,14 @@ METHODS = ("uepo", "uepo-ppo", "uni-o4", "bppo", "iql", "bc")
 class _Parser(argparse.ArgumentParser):
     """argparse, with every mistake as one line."""
 
+    more: Callable[[], str] | None = None
+    """What ``--help`` says besides; made only when asked for, as it may import much."""
+
+    def format_help(self) -> str:
+        if self.more is not None:
+            self.epilog = self.more()
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}")
 
@@ -29,16 +37,19 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 (it failed) or 2 (bad input)."""
     torch.set_num_threads(1)
-    try:
-        options = parser().parse_args(arguments)
-        command: Callable[[argparse.Namespace], int] = options.command
-        return command(options)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, TrainingDiverged) else 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
-        return 130
+    with loads.told(sys.stderr):
+        try:
+            options = parser().parse_args(arguments)
+            command: Callable[[argparse.Namespace], int] = options.command
+            return command(options)
+        except UsageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1 if isinstance(error, TrainingDiverged) else 2
+        except KeyboardInterrupt:
+            print(
+                "interrupted: the same command continues from the last checkpoint", file=sys.stderr
+            )
+            return 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,7 +79,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true")
 
     chosen = add("experiment", _experiment, "one experiment: its runs, then the page that shows it")
-    chosen.add_argument("name", help="epsilon (E2), offline_to_online (E3) or latency (E4)")
+    chosen.add_argument("name", help="which one; they are listed below")
+    chosen.more = _experiments_listed
     with_profile(chosen)
 
     _add_runs(add, with_profile)
@@ -179,6 +191,13 @@ def _prepare(options: argparse.Namespace) -> int:
 
     prepare(profiles.current(options.profile))
     return 0
+
+
+def _experiments_listed() -> str:
+    from uepo_lib.preparation import EXPERIMENTS
+
+    listed = ", ".join(f"{name} ({chosen.notebook})" for name, chosen in EXPERIMENTS.items())
+    return f"experiments, with the notebook that shows each: {listed}"
 
 
 def _experiment(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,24 +60,10 @@ def validate(path: Path, parameters: Mapping[str, Any]) -> None:
 
 
 class _Engine(NBClientEngine):
-    """papermill's own engine, which also tells how far it is."""
+    """papermill's own engine, whose kernels nobody else on the machine can talk to."""
 
     @classmethod
-    def execute_managed_notebook(
-        cls,
-        nb_man: Any,
-        kernel_name: str,
-        advance: Callable[[int, int], None] | None = None,
-        **options: Any,
-    ) -> Any:
-        complete = nb_man.cell_complete
-
-        def completed(cell: Any, cell_index: int | None = None, **more: Any) -> None:
-            complete(cell, cell_index=cell_index, **more)
-            if advance is not None and cell_index is not None:
-                advance(cell_index + 1, len(nb_man.nb.cells))
-
-        nb_man.cell_complete = completed
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
         # the port is local, but open to every user of the machine
         config = Config(KernelManager={"transport_encryption": "auto"})
         return super().execute_managed_notebook(nb_man, kernel_name, config=config, **options)
@@ -90,7 +76,6 @@ def execute(
     path: Path,
     target: Path,
     parameters: Mapping[str, Any] | None = None,
-    advance: Callable[[int, int], None] = lambda cell, cells: None,
 ) -> None:
     """Execute a notebook in its own folder; what there is of ``target`` stays also on failure.
 
@@ -98,7 +83,6 @@ def execute(
         path: the notebook; :func:`validate` it first.
         target: where the executed one goes, each cell stamped with the source that was executed.
         parameters: values for its parameters cell.
-        advance: called with (cells done, cells in all) after each cell.
 
     Raises:
         NotebookFailed: a cell raised, or the kernel died.
@@ -114,7 +98,6 @@ def execute(
                 language="python",
                 progress_bar=False,
                 cwd=path.parent,
-                advance=advance,
             )
     except PapermillExecutionError as error:
         last = f"{error.ename}: {error.evalue}".strip().splitlines()[0]

@@ -41,13 +41,14 @@ def _rows(study: Study, made: UEPO) -> Iterator[tuple[Any, ...]]:
     data, held = study.dataset, study.testing
     sample = held[torch.linspace(0, len(held) - 1, min(ROWS, len(held))).long()]
     states, actions = data.states[sample], data.actions[sample]
+    seen = pasts(study, sample)
     spread = float(actions.std(dim=0).square().mean().sqrt())
     zero = study.zero_noise(made.model).value
     for name, policy in (("clone", study.clone().value), ("diffusion policy", zero)):
-        wanted = policy.act(states[None, :, None])[0, :, 0]
+        wanted = policy.act(seen[None])[0, :, 0]
         error = float((wanted - actions).square().mean().sqrt())
         yield name, "RMS error of its action; the actions' own spread", error, spread, False
-    plans = study.sub_policies(made.model, 1.0).value.plan_shared(states[:256, None])
+    plans = study.sub_policies(made.model, 1.0).value.plan_shared(seen[:256])
     yield "sub-policies", "RMS spread of their plans", float(plans.std(dim=0).mean()), 0.01, True
     for name, model in (("T̂_init", made.initial_dynamics), ("T̂", made.dynamics)):
         value, still = one_step(model.value, data, held)
@@ -65,6 +66,11 @@ def _rows(study: Study, made: UEPO) -> Iterator[tuple[Any, ...]]:
         0.0,
         True,
     )
+
+
+def pasts(study: Study, steps: Tensor) -> Tensor:
+    """What a policy sees at ``steps`` (N,) of D: the last T_o states, (N, T_o, S)."""
+    return study.dataset.windows(study.obs_horizon, 1).past(steps)  # every step begins one of these
 
 
 def one_step(model: DynamicsModel, data: Dataset, steps: Tensor) -> tuple[float, float]:

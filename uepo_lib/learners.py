@@ -15,6 +15,7 @@ from torch import Tensor
 
 from uepo_lib import (
     chain,
+    cloning,
     datasets,
     denoisers,
     diffusion,
@@ -26,6 +27,7 @@ from uepo_lib import (
     policies,
     ppo,
     regression,
+    robots,
     schedules,
     subpolicies,
 )
@@ -93,7 +95,7 @@ class Learners(Models):
         cfg, gaussian = self.config("extraction"), self.config("gaussian")
 
         def produce(run: Run) -> None:
-            returns = torch.from_numpy(self.dataset.episode_returns())
+            returns = torch.from_numpy(self.learnt.episode_returns())
             self._save(run, extraction.extract_policy(
                 cfg, gaussian, self.windows, critic.value, returns, seed=self.seed, recorder=run,
                 progress=self.progress,
@@ -121,7 +123,7 @@ class Learners(Models):
             "clone": asdict(cfg), "gaussian": asdict(gaussian), "policy": dict(policy.config),
             "window": self.windows.horizon,
         }  # fmt: skip
-        modules = (datasets, policies, distillation)
+        modules = (datasets, policies, cloning, distillation)
         parents = (policy, noise)
         return self.stage("distilled", config, produce, _gaussian(gaussian), modules, parents)
 
@@ -218,7 +220,8 @@ class Learners(Models):
             "offline_ppo": asdict(cfg), "amq": asdict(amq), "policy": dict(policy.config),
             **(explored or {}),
         }  # fmt: skip
-        used = (datasets, policies, evaluation, ppo, offline_ppo, *modules)
+        # AM-Q imagines the task's terminations
+        used = (datasets, robots, policies, evaluation, ppo, offline_ppo, *modules)
         parents = (policy, model, critic)
         made = self.stage("offline_ppo", config, produce, read, used, parents, "about 2 min")
         return Product(made.keys, lambda: made.runs, lambda: made.value, policy.config)

@@ -162,12 +162,12 @@ class Models(Workbench):
     # -- critics and dynamics
 
     def critic(self) -> Product[Critic]:
-        """IQL's Q and V on D."""
+        """IQL's Q and V on D, or on a slice of it."""
         cfg = self.config("critic")
 
         def produce(run: Run) -> None:
             self._save(run, values.train_iql(
-                cfg, self.dataset.transitions(), seed=self.seed, recorder=run,
+                cfg, self.learnt.transitions(), seed=self.seed, recorder=run,
                 progress=self.progress,
             ))  # fmt: skip
 
@@ -175,8 +175,11 @@ class Models(Workbench):
             sizes = self.task.robot.state_dim, self.task.robot.action_dim
             return load(values.build(cfg, *sizes), run)
 
+        config = asdict(cfg)
+        if self.learnt is not self.dataset:  # one key names a slice and what is held out beside it
+            config["rows"] = len(self.learnt)
         modules = (datasets, values)
-        return self.stage("critic", asdict(cfg), produce, read, modules, expect="about 2 min")
+        return self.stage("critic", config, produce, read, modules, expect="about 2 min")
 
     def dynamics(
         self,
@@ -227,10 +230,10 @@ class Models(Workbench):
             "augmentation": asdict(cfg), "policy": dict(policy.config), "reference": NUM_REFERENCE
         }  # fmt: skip
         modules: tuple[ModuleType, ...] = (
-            datasets, augmentation, rollouts, subpolicies, divergence
+            datasets, robots, augmentation, rollouts, subpolicies, divergence
         )  # fmt: skip
         if cfg.transitions == "simulator":
-            modules = (*modules, robots, environments)
+            modules = (*modules, environments)
         return self.stage(
             "augmentation", config, produce, read, modules, (policy, model), "about 1 min"
         )

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 import uepo_lib.figures  # noqa: F401 - registers every figure
-from uepo_lib import execution, facts, plotting, profiles
+from uepo_lib import execution, facts, loads, plotting, profiles
 from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.profiles import Budget
 from uepo_lib.provenance import SUFFIX, record_output
@@ -138,14 +138,21 @@ def start(name: str, profile: str | None = None, outputs: Sequence[str] = ()) ->
     os.environ["UEPO_NOTEBOOK"] = name
 
     torch.set_num_threads(1)
-    if get_ipython() is not None:
+    pd.set_option("display.max_colwidth", None)  # a verdict is read to its end
+    if (shell := get_ipython()) is not None:
         set_matplotlib_formats("png")  # nbval fails on SVG
+        shell.events.register("post_run_cell", _say_loaded)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     store = Store.open(profile)
     store.notebooks.mkdir(parents=True, exist_ok=True)
     facts.write_json(promises(store, name), list(outputs))
     print(f"{name}: profile {profile}, device {device}, results in {_shown(store.root)}")
     return Context(name, profile, profiles.budget(profile), store, device, tuple(outputs))
+
+
+def _say_loaded(_: object) -> None:
+    """After each cell: which runs it found, or how many."""
+    loads.say()
 
 
 def redraw(profile: str) -> list[str]:

@@ -67,9 +67,9 @@ class Budget:
     # evaluation
     evaluation_episodes: int
     curve_episodes: int
-    """Episodes of the evaluations between start and end."""
+    """Episodes of the looks between start and end, and of the exploring policy at both."""
     curve_points: int
-    """How many of those there are."""
+    """How many looks there are between."""
 
 
 SMOKE = Budget(

@@ -1,8 +1,8 @@
 """The one way from ``results/local`` to what is committed: checked first, then copied.
 
-``results/reference/<profile>`` gets the figures, the tables, their provenance and the records of
-their runs; ``results/reference/runs`` the few runs with weights that a reader may load; and
-``notebooks/`` the executed notebooks.
+``results/reference/<profile>`` gets the figures, the tables, their provenance, the records of
+their runs and the log of what computing them took; ``results/reference/runs`` the few runs with
+weights that a reader may load; and ``notebooks/`` the executed notebooks.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import nbformat
 
 from uepo_lib import facts, provenance
+from uepo_lib.effort import LOG
 from uepo_lib.errors import UsageError, unknown
 from uepo_lib.recording import CONFIG, RECORD
 from uepo_lib.runs import Run, Store, problems
@@ -122,6 +123,8 @@ def _write_evidence(store: Store, runs: Iterable[Run], destination: Path) -> Pat
     for folder in (store.figures, store.tables):
         if folder.is_dir():
             shutil.copytree(folder, partial / folder.name)
+    if (log := store.root / LOG).is_file():
+        shutil.copy2(log, partial / LOG)
     for run in runs:
         (partial / "runs" / run.id).mkdir(parents=True)
         for name in RECORD_FILES:

@@ -8,39 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from tqdm.auto import tqdm
 
-from uepo_lib import execution, facts, profiles
+from uepo_lib import effort, execution, facts, profiles, sweep
+from uepo_lib.effort import Summary
 from uepo_lib.errors import check, unknown
 from uepo_lib.execution import NotebookFailed
 from uepo_lib.notebook import promised_files, promises
 from uepo_lib.provenance import SUFFIX
 from uepo_lib.runs import Store
-
-BAR = "{percentage:3.0f}%|{bar:30}| {elapsed} passed, {remaining} left · {desc}"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What :func:`reproduce` did."""
-
-    runs_computed: int
-    executed: tuple[str, ...]
-    up_to_date: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.runs_computed} runs computed, {len(self.executed)} notebooks executed, "
-            f"{len(self.up_to_date)} up to date"
-        )
 
 
 def reproduce(
@@ -76,7 +60,7 @@ def reproduce(
 
         prepare = preparation.prepare
     store = Store.open(profile)
-    computed_before = len(store.computed())
+    started, computed_before = time.monotonic(), len(store.computed())
     # evidence is computed, never read from what was committed
     with execution.environment({"UEPO_PROFILE": profile, "UEPO_PRETRAINED": "0"}):
         prepare(profile)
@@ -84,9 +68,10 @@ def reproduce(
         waiting = [path for path in paths if not _up_to_date(store, path.stem, keys[path])]
         if waiting:
             _execute_all(store, waiting, keys, parameters)
+    done = store.computed()[computed_before:]
+    executed = tuple(path.stem for path in waiting)
     current = tuple(path.stem for path in paths if path not in waiting)
-    computed = len(store.computed()) - computed_before
-    return Summary(computed, tuple(path.stem for path in waiting), current)
+    return effort.note(store, done, executed, current, time.monotonic() - started)
 
 
 def _select(folder: Path, names: Sequence[str] | None) -> list[Path]:
@@ -144,38 +129,39 @@ def _up_to_date(store: Store, name: str, key: str) -> bool:
 def _execute_all(
     store: Store, paths: Sequence[Path], keys: Mapping[Path, str], parameters: Mapping[str, Any]
 ) -> None:
-    weights = _weights(store, paths)
+    """One notebook a core, the longest first; none needs what another writes.
+
+    A notebook whose parameters cell is tagged ``alone`` measures times, and has the machine to
+    itself.
+    """
+    seconds = {path: _seconds(store, path.stem) for path in paths}
+    quiet = [path for path in paths if _alone(path)]
+    together = sorted(set(paths) - set(quiet), key=lambda path: (-seconds[path], path))
     store.notebooks.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=sum(weights.values()), bar_format=BAR, mininterval=0)
-    with execution.kernel_of_this_interpreter(), bar:
-        reached = 0.0
-        for path in paths:
-            advance = _advance(bar, path.stem, reached, weights[path])
-            advance(0, 1)
-            for old in (_state_file(store, path.stem), promises(store, path.stem)):
-                old.unlink(missing_ok=True)
-            started = time.time()
-            execution.execute(path, store.notebooks / path.name, parameters, advance)
-            _finish(store, path.stem, keys[path], started)
-            reached += weights[path]
+    with execution.kernel_of_this_interpreter():
+        for chosen, workers in ((together, os.cpu_count() or 1), (quiet, 1)):
+            jobs = [(_execute, (store, path, keys[path], parameters)) for path in chosen]
+            if jobs:
+                sweep.run_all(jobs, workers, name="notebooks", unit="notebook")
 
 
-def _advance(bar: Any, name: str, reached: float, weight: float) -> Callable[[int, int], None]:
-    """Move the bar to where ``cell`` of ``cells`` is within a notebook's share."""
-
-    def advance(cell: int, cells: int) -> None:
-        bar.set_description_str(name, refresh=False)
-        bar.update(reached + weight * cell / cells - bar.n)
-
-    return advance
+def _alone(path: Path) -> bool:
+    cells = nbformat.read(path, as_version=4).cells
+    return any({"parameters", "alone"} <= set(cell.metadata.get("tags", [])) for cell in cells)
 
 
-def _weights(store: Store, paths: Sequence[Path]) -> dict[Path, float]:
-    """Seconds a notebook took last time; where unknown, the mean of the others, else equal."""
-    states = {path: _state(store, path.stem) for path in paths}
-    known = [state["seconds"] for state in states.values() if state]
-    usual = sum(known) / len(known) if known else 1.0
-    return {path: state["seconds"] if state else usual for path, state in states.items()}
+def _seconds(store: Store, name: str) -> float:
+    """What a notebook took last time; the unknown comes first."""
+    state = _state(store, name)
+    return float(state["seconds"]) if state else math.inf
+
+
+def _execute(store: Store, path: Path, key: str, parameters: Mapping[str, Any]) -> None:
+    for old in (_state_file(store, path.stem), promises(store, path.stem)):
+        old.unlink(missing_ok=True)
+    started = time.time()
+    execution.execute(path, store.notebooks / path.name, parameters)
+    _finish(store, path.stem, key, started)
 
 
 def _finish(store: Store, name: str, key: str, started: float) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from uepo_lib import facts
+from uepo_lib import facts, loads
 from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.recording import CHECKPOINT, CONFIG, RECORD, Recording
 from uepo_lib.specs import DatasetKey, RunKey, Spec
@@ -151,10 +151,11 @@ class Store:
     ) -> Run:
         """The run of ``spec``: loaded if it is finished, else computed by ``produce(run)``.
 
-        One printed line says which. A finished run is one whose artefacts match their hashes. With
-        no finished run here, a committed one with the same reading key is read, unless
-        ``UEPO_PRETRAINED=0``. ``produce`` writes into the run; if it is interrupted, the next call
-        continues from the checkpoint. A second process waits for the first and loads its result.
+        A printed line says that one is computed; of those found :mod:`loads` tells. A finished run
+        is one whose artefacts match their hashes. With no finished run here, a committed one with
+        the same reading key is read, unless ``UEPO_PRETRAINED=0``. ``produce`` writes into the run;
+        if it is interrupted, the next call continues from the checkpoint. A second process waits
+        for the first and loads its result.
 
         Args:
             spec: what to compute.
@@ -203,7 +204,7 @@ class Store:
         folder = self.runs / spec.id
         if not folder.is_dir() or problems(folder):
             return None
-        print(f"loaded {spec.id}", flush=True)
+        loads.note(loads.HERE, spec.id)
         return Run.load(folder)
 
     def _committed(self, spec: Spec) -> Run | None:
@@ -215,7 +216,7 @@ class Store:
             if found := problems(folder):
                 found.append("restore it, or compute all with UEPO_PRETRAINED=0")
                 raise UsageError(f"committed run {folder.name}: {'; '.join(found)}")
-            print(f"read from the committed set: {folder.name}", flush=True)
+            loads.note(loads.COMMITTED, folder.name)
             return Run.load(folder)
         return None
 

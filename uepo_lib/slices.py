@@ -98,6 +98,11 @@ class SlicedStudy(Study):
         """The slice, then the held-out episodes."""
         return self._slice[1]
 
+    @property
+    def learnt(self) -> Dataset:
+        """The slice alone."""
+        return self._slice[0]
+
     @cached_property
     def held_out(self) -> tuple[Tensor, Tensor]:
         """Step indices (the slice, held out)."""
@@ -106,4 +111,4 @@ class SlicedStudy(Study):
     @cached_property
     def windows(self) -> Windows:
         """Windows of the slice; their indices are also those of :attr:`dataset`."""
-        return self._slice[0].windows(self.obs_horizon, self.config("denoiser").horizon)
+        return self.learnt.windows(self.obs_horizon, self.config("denoiser").horizon)

@@ -71,8 +71,8 @@ COMPONENTS: dict[str, type[Any]] = {
 }
 """What ``--set component.parameter=value`` can change."""
 
-FIXED = frozenset({"state_dim", "action_dim", "obs_horizon"})
-"""Parameters that the task sets and no override may."""
+FIXED = frozenset({"gaussian.state_dim", "gaussian.action_dim", "gaussian.obs_horizon"})
+"""Set by the task, the last one by ``denoiser.obs_horizon``, and by no override."""
 
 
 class Product(Generic[T]):
@@ -139,8 +139,8 @@ class Workbench:
         for component in self.overrides:
             if component not in COMPONENTS:
                 raise unknown("component", component, COMPONENTS)
-            for name in FIXED.intersection(self.overrides[component]):
-                raise UsageError(f"{component}.{name}: follows from the task, cannot be changed")
+            for name in FIXED.intersection(f"{component}.{n}" for n in self.overrides[component]):
+                raise UsageError(f"{name}: follows from the task, cannot be changed")
             self.config(component)
 
     def config(self, component: str, **extra: Any) -> Any:
@@ -207,6 +207,11 @@ class Workbench:
     def dataset(self) -> Dataset:
         """The task's dataset, collected first if it is not there."""
         return load_data(self.task.name, self.profile, self.progress)
+
+    @property
+    def learnt(self) -> Dataset:
+        """What critics learn from: all of D; of a slice, the slice alone."""
+        return self.dataset
 
     @cached_property
     def held_out(self) -> tuple[Tensor, Tensor]:

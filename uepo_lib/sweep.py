@@ -20,7 +20,12 @@ Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def run_all(
-    jobs: Sequence[Job], workers: int = 1, *, name: str = "runs", progress: bool = True
+    jobs: Sequence[Job],
+    workers: int = 1,
+    *,
+    name: str = "runs",
+    unit: str = "run",
+    progress: bool = True,
 ) -> list[Any]:
     """Call ``function(*arguments)`` for every job and return the results in the jobs' order.
 
@@ -32,10 +37,11 @@ def run_all(
         jobs: functions of an importable module with arguments that can be pickled.
         workers: processes; with 1 the jobs run in this process.
         name: the bar's label.
+        unit: what it counts.
         progress: show the bar.
     """
     check(isinstance(workers, int) and workers >= 1, "workers", workers, "a positive integer")
-    bar = tqdm(total=len(jobs), desc=name, unit="run", disable=not progress)
+    bar = tqdm(total=len(jobs), desc=name, unit=unit, disable=not progress)
     with bar:
         if workers == 1 or len(jobs) < 2:
             return _in_process(jobs, bar)

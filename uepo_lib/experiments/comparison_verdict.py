@@ -38,20 +38,31 @@ PAIRS = {
 SWAPS = {
     "(i, κ) by AM-Q, not κ = 0": ("uepo", "kappa_0"),
     "(i, κ) by AM-Q, not at random": ("uepo", "random"),
-    "one plan for good, not the best in each state": ("uepo", "greedy"),
-    "fixed noise, not fresh": ("uepo", "fresh"),
-    "PPO on the chain, not on a Gaussian": ("uepo", "distilled"),
+    "(i, κ) by AM-Q, not fresh noise (also κ against 1)": ("uepo", "fresh"),
+    "fixed noise, not fresh, both κ = 1": ("kappa_1", "fresh"),
+    "one plan for good, not the best in each state (also AM-Q against Q alone)": (
+        "uepo", "greedy",
+    ),
+    "PPO on the chain, not on a Gaussian (also chunks, settings)": ("uepo", "distilled"),
     "diffusion, not regression": ("kappa_0", "mse"),
-    "U-Net + Transformer, not a perceptron": ("mse", "bc_chunk"),
-    "chunks, not single actions": ("bc_chunk", "bc"),
+    "U-Net + Transformer, not a perceptron (also loss, optimiser, updates)": ("mse", "bc_chunk"),
+    "chunks, not single actions (also online settings)": ("bc_chunk", "bc"),
     "offline PPO (diffusion)": ("uepo_ppo", "uepo"),
     "offline PPO (Gaussian)": ("uni_o4", "uni_o4_select"),
     "four policies, not one": ("uni_o4", "bppo"),
-    "weights by advantage": ("iql", "bc"),
-    "offline learning at all": ("bc", "scratch"),
-    "D_diff from the simulator": ("uepo_simulator", "uepo"),
-}
-"""One component each: what the first row has and the second has not."""
+    "weights by advantage (also learning rate, schedule)": ("iql", "bc"),
+    "offline learning at all (also network, settings)": ("bc", "scratch"),
+}  # fmt: skip
+"""What the first row has and the second has not; what changes with it stands after "also"."""
+
+
+def comes_with(candidates: int, members: int, chunk: int, single: int) -> str:
+    """What else differs between the two policy classes of an equal row, in words."""
+    return (
+        f"{chunk} executed actions a decision against {single}, a choice among {candidates} pairs "
+        f"(i, κ) against one among {members} members, a T̂ of D and D_diff against T̂_init of D "
+        "alone, and the online settings that were tuned for each class"
+    )
 
 
 def wide(scores: pd.DataFrame, online: pd.DataFrame, measure: str) -> pd.DataFrame:

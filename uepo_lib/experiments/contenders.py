@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from uepo_lib import greedy as greedy_q
 from uepo_lib.finetuning import OnlineActor
 from uepo_lib.greedy import GreedyQ
 from uepo_lib.methods.bc import bc
@@ -57,12 +58,12 @@ def contenders(study: Study) -> dict[str, Contender]:
 def privileged(study: Study) -> dict[str, Contender]:
     """UEPO with real transitions in its offline phase, and Uni-O4 given as many more online steps.
 
-    Their own rows: neither is compared with a row that was given less.
+    Their own rows, compared with each other alone. What the simulator was stepped is more than what
+    was kept of it, so it is read from the record of that run.
     """
     made = uepo(study, UEPOConfig(transitions="simulator", ratio=PRIVILEGED_RATIO))
-    extra = round(PRIVILEGED_RATIO * len(study.dataset))
+    longer = study.budget.online_env_steps + simulator_steps(made.synthetic)
     published = uni_o4(study)
-    longer = study.budget.online_env_steps + extra
     more = study.fine_tune(published.best, published.critic, num_env_steps=longer)
     return {
         "uepo_simulator": Contender(
@@ -73,6 +74,11 @@ def privileged(study: Study) -> dict[str, Contender]:
             "Uni-O4, as many steps in all", "Gaussian", "ppo", published.best, more
         ),
     }  # fmt: skip
+
+
+def simulator_steps(synthetic: Product[Any]) -> int:
+    """Environment steps that D_diff cost, those of the trajectories that were not kept included."""
+    return int(synthetic.run.record["environment"]["augmentation"]["steps"])
 
 
 def _gaussians(study: Study, printed: UEPO) -> dict[str, Contender]:
@@ -150,5 +156,6 @@ def greedy(study: Study, made: UEPO) -> Product[GreedyQ]:
         return GreedyQ(candidates(plain, kappas), critic.value)
 
     keys = (*model.keys, *critic.keys)
-    config = {"greedy": {"n": n, "kappas": list(kappas)}, "action_horizon": ACTION_HORIZON}
+    rule = {"n": n, "kappas": list(kappas), "revision": greedy_q.REVISION}
+    config = {"greedy": rule, "action_horizon": ACTION_HORIZON}
     return Product(keys, lambda: (*model.runs, *critic.runs), make, config)

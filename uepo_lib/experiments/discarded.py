@@ -182,6 +182,34 @@ def compare(table: pd.DataFrame, epsilons: Sequence[float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "share"])
 
 
+EXPECTED = {
+    "distance": "further from D",
+    "disagreement": "more disagreement",
+    "error": "larger errors of T̂_init",
+    "speed": "faster",
+}
+"""What was expected of refused trajectories: more of each, a separation above ½."""
+
+
+def expected(compared: pd.DataFrame, epsilon: float = EPSILON) -> str:
+    """:data:`EXPECTED` against the mean separations of :func:`compare` at ``epsilon``, in words."""
+    part = compared[compared["epsilon"] == epsilon]
+    if part.empty:
+        return f"At ε = {epsilon:g} no pool is divided: nothing to compare."
+    found = part.groupby(["quantity", "source"], sort=False)["separation"].mean()
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for name, words in EXPECTED.items():
+        if name in found:
+            for source, value in found[name].items():
+                told[bool(value > 0.5)].append(f"{words} ({source}, {value:.2f})")
+    seen, against = (", ".join(told[met]) or "nothing" for met in (True, False))
+    seeds = part["seed"].nunique()
+    return (
+        f"Expected of refused trajectories, with the mean separation at ε = {epsilon:g}. **Seen**, "
+        f"above ½: {seen}. **Not seen**, ½ or below: {against}. {seeds} seeds, no verdict."
+    )
+
+
 def learnt(table: pd.DataFrame) -> pd.DataFrame:
     """log2(error of T̂_init / error of T̂) on simulator trajectories that neither T̂ was fitted to.
 

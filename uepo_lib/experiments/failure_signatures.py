@@ -17,6 +17,7 @@ seeds do, and T̂_init was made a weak one there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
 from typing import Any
@@ -49,7 +50,7 @@ from uepo_lib.experiments.failure_worlds import MAZE, TOY, World
 from uepo_lib.runs import Run
 from uepo_lib.stages import Product, Study
 
-REVISION = 2
+REVISION = 3
 TASK = "maze-routes"
 SETTINGS = (TOY, MAZE)
 LIMIT = 3.0
@@ -136,7 +137,7 @@ Seen = tuple[dict[str, float], Rows, int]
 
 
 def _on_toy(made: Pipeline, name: str, study: Study) -> Seen:
-    """Doors reached by the n, plans in no mode, and walks that end at no door; walks to draw."""
+    """Doors reached by the n, plans in no mode, and walks that end at no door; what to draw."""
     toy = worlds.four_doors(study.seed, made.grid.walks)
     states = made.world.held.past[:, -1]
     plans = made.together.plan_shared(made.world.held.past)
@@ -149,25 +150,30 @@ def _on_toy(made: Pipeline, name: str, study: Study) -> Seen:
         "plans at no door": float((toy.headings(single, states, LIMIT) < 0).float().mean()),
         "walks that miss": float(missed.float().mean()),
     }
-    drawn = {COLLAPSE: plans[:, :1], IMPLAUSIBLE: single[:, :1]}
-    rows: Rows = []
-    for panel, actions in drawn.items():
-        for line, walk in enumerate(toy.walk(states[:1], actions)[:, 0].tolist()):
-            rows += [{"panel": panel, "line": line, "x": x, "y": y} for x, y in walk]
+    logged = made.similar[:, : len(plans)].transpose(0, 1)
+    nearest = [divergence.nearest_neighbour(a, made.floor)[0].flatten() for a in (logged, plans)]
+    rows = _sorted(COLLAPSE, nearest)
+    for line, walk in enumerate(toy.walk(states[:1], single[:, :1])[:, 0].tolist()):
+        rows += [{"panel": IMPLAUSIBLE, "line": line, "x": x, "y": y} for x, y in walk]
     return outcomes, rows, 0
+
+
+def _sorted(panel: str, lines: Sequence[torch.Tensor]) -> Rows:
+    """Each line's values in order: y at 50 levels x."""
+    levels = torch.linspace(0.01, 0.99, 50)
+    return [
+        {"panel": panel, "line": line, "x": x, "y": y}
+        for line, values in enumerate(lines)
+        for x, y in zip(levels.tolist(), values.quantile(levels).tolist(), strict=True)
+    ]
 
 
 def _in_maze(made: Pipeline, name: str, study: Study) -> Seen:
     """Arrivals while PPO learns, where that is asked; errors of T̂_init and T̂ to draw."""
     rows: Rows = []
     if name in (HEALTHY, "weak T̂_init, no filter"):
-        levels = torch.linspace(0.01, 0.99, 50)
-        for line, model in enumerate((made.alone, made.final)):
-            errors = made.errors(model).sqrt().quantile(levels).tolist()
-            rows += [
-                {"panel": WORSE_MODEL, "line": line, "x": x, "y": y}
-                for x, y in zip(levels.tolist(), errors, strict=True)
-            ]
+        errors = [made.errors(model).sqrt() for model in (made.alone, made.final)]
+        rows = _sorted(WORSE_MODEL, errors)
     if made.cause.elsewhere or name == HEALTHY:
         curve = worlds.fine_tune(study.dataset, made.online, made.grid.env_steps, study.seed)
         rows += [

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 import pandas as pd
 from scipy.stats import binomtest
 
-from uepo_lib.diagnostics import CALIBRATION_SEEDS, SIGNATURES, TEST_SEEDS
+from uepo_lib.diagnostics import CALIBRATION_SEEDS, COLLAPSE, SIGNATURES, TEST_SEEDS
 from uepo_lib.errors import check
 from uepo_lib.experiments.failure_pipeline import CAUSES, HEALTHY
+from uepo_lib.experiments.failure_worlds import TOY
 
 FIRES, ALARMS = 0.8, 0.1
 """Four of five, and one in ten."""
@@ -109,3 +110,16 @@ def verdict(table: pd.DataFrame) -> dict[str, str]:
     label = "supported" if quiet else "not supported"
     found["false alarms"] = label if rate["runs"] >= enough else "inconclusive"
     return found
+
+
+def pictured(pictures: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
+    """``pictures`` with one seed's collapse: of the provoked runs on the toy the one with the
+    (lower) median value, so that what is drawn is neither the clearest nor the faintest."""
+    cause = next(c for c in CAUSES if CAUSES[c].signature == COLLAPSE and not CAUSES[c].mild)
+    found = findings[
+        (findings["signature"] == COLLAPSE) & (findings["setting"] == TOY)
+        & (findings["cause"] == cause)
+    ].sort_values("value")  # fmt: skip
+    seed = found["seed"].iloc[(len(found) - 1) // 2]
+    kept = (pictures["panel"] != COLLAPSE) | (pictures["seed"] == seed)
+    return pictures[kept].reset_index(drop=True)

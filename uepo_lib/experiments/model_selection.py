@@ -34,6 +34,8 @@ AMQ = {
     "paper": AMQConfig(512, 1_000),
 }  # fmt: skip
 """As far as where AM-Q's choice is acted on, from fewer starts: it is asked for every model."""
+NEARLY_ALL = 0.9
+"""So large a share of models that choose alike would be what was expected."""
 CELL = ["source", "epsilon", "acceptance"]
 
 
@@ -133,3 +135,19 @@ def regrets(table: pd.DataFrame, score: str = "dead_zero") -> pd.DataFrame:
         parts.append(found.join(part.groupby("seed")[CELL].first(), on="seed"))
     columns = ["seed", *CELL, "correlation", "chosen", "best", "regret"]
     return pd.concat(parts, ignore_index=True)[columns]
+
+
+def alike(regrets: pd.DataFrame) -> str:
+    """Do all models choose alike? How many choose what T̂_init of their seed does, in words."""
+    initial = regrets[regrets["source"] == "none"].set_index("seed")["chosen"]
+    others = regrets[regrets["source"] != "none"]
+    same = others["chosen"] == others["seed"].map(initial)
+    ends = others.groupby("seed")["chosen"].agg(["min", "max"])
+    apart = "; ".join(
+        f"seed {seed}: {low:.1f} to {high:.1f}" for seed, low, high in ends.itertuples()
+    )
+    met = "as expected" if same.mean() >= NEARLY_ALL else "expected were nearly all"
+    return (
+        f"{same.sum()} of {len(same)} models choose the candidate that T̂_init does: {met}. True "
+        f"scores of what they choose, {apart}."
+    )

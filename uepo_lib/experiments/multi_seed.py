@@ -89,7 +89,8 @@ def compute(study: Study, grid: SeedGrid | None = None) -> None:
 def returns_table(study: Study, grid: SeedGrid | None = None) -> tuple[pd.DataFrame, list[Run]]:
     """How sets of each size do: a row a set and size.
 
-    Columns task, seed, set, n, mean, between (standard deviation of the members' true means),
+    Columns task, seed, set, n, mean, equal_mean (over as many episodes as the set that played the
+    fewest, from the same resets), between (standard deviation of the members' true means),
     same_half and other_half (the best member by one half of the episodes, on both), and on the maze
     coverage, entropy (:mod:`coverage`), persistence and arrived. Scores are normalised. Sets of
     fewer than all members are averaged over random ones.
@@ -97,16 +98,20 @@ def returns_table(study: Study, grid: SeedGrid | None = None) -> tuple[pd.DataFr
     grid = grid or grid_of(study.profile)
     rows: list[dict[str, Any]] = []
     runs: list[Run] = []
-    for name, product in plays(study, grid).items():
+    shown = plays(study, grid)
+    fewest = min(product.value.returns.shape[1] for product in shown.values())
+    for name, product in shown.items():
         runs += product.runs
         rows += [
             {"task": study.task.name, "seed": study.seed, "set": name, **row}
-            for row in _by_size(study, product.value, grid.sizes)
+            for row in _by_size(study, product.value, grid.sizes, fewest)
         ]
     return pd.DataFrame(rows), runs
 
 
-def _by_size(study: Study, found: Played, sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _by_size(
+    study: Study, found: Played, sizes: Sequence[int], fewest: int
+) -> Iterator[dict[str, Any]]:
     robot, n = study.task.robot, len(found.returns)
     span = robot.normalised(1.0) - robot.normalised(0.0)
     scores = robot.normalised(0.0) + span * found.returns
@@ -117,7 +122,8 @@ def _by_size(study: Study, found: Played, sizes: Sequence[int]) -> Iterator[dict
         some = [torch.randperm(n, generator=generator)[:size] for _ in range(count)]
         if size == 1:  # each member once
             some = list(torch.arange(n).split(1))
-        yield {"n": size, **_judged(scores, modes, some, generator)}
+        equal = torch.stack([scores[chosen, :fewest].mean() for chosen in some]).mean()
+        yield {"n": size, "equal_mean": float(equal), **_judged(scores, modes, some, generator)}
 
 
 def _judged(

@@ -4,8 +4,8 @@ On each task and seed every contender (``contenders.py``) learns from the same d
 budget, and those that go online get the same environment steps. Compared are (a) the offline score,
 (b) how many steps it takes to 90 % of the expert's mean return, and the mean score on the way, (c)
 the final score; beside them what the switch costs, how far policy and states shift, and whether
-AM-Q knew. Rows that differ by one component are compared with each other: the 2 × 2 of
-{Gaussian, diffusion} × {select, select and improve} (A13), and the rows around it.
+AM-Q knew. Rows that differ by a component, and by what comes with it, are compared with each other:
+the 2 × 2 of {Gaussian, diffusion} × {select, select and improve} (A13), and the rows around it.
 
 **Expected** before any of it was computed: on noisy data of one mode the zero-noise policy and the
 Gaussian mean score alike; offline PPO helps both; online they end close together, and the choice of
@@ -20,21 +20,22 @@ from typing import Any
 import pandas as pd
 
 from uepo_lib import profiles, settings, tasks
-from uepo_lib.curves import area_under_curve, dip, regret, steps_to
-from uepo_lib.errors import check
 from uepo_lib.evaluation import Evaluation
-from uepo_lib.experiments.contenders import Contender, contenders, privileged
+from uepo_lib.experiments.contenders import (
+    Contender,
+    contenders,
+    privileged,
+    simulator_steps,
+)
+from uepo_lib.experiments.online_summary import curve, summary
 from uepo_lib.methods.uepo import UEPOConfig, uepo
 from uepo_lib.methods.uni_o4 import uni_o4
 from uepo_lib.robots import Robot
 from uepo_lib.runs import Run
-from uepo_lib.shift import moment_matched_kl
-from uepo_lib.stages import Product, Study, load_data
+from uepo_lib.stages import Product, Study
 
-REVISION = 1
 TUNING_TASK = "hopper-medium"
 """Every method's online settings were chosen here, on a seed that no result uses."""
-EXPERT_SHARE = 0.9
 EVERYWHERE = ("scratch", "bc", "iql", "uni_o4_select", "uni_o4", "uepo", "uepo_ppo")
 
 
@@ -93,9 +94,10 @@ class Measured:
     """One task and seed: tidy tables, and the runs behind them."""
 
     scores: pd.DataFrame
-    """A row a contender: task, seed, row, title, kind, improvement, offline and sampled score."""
+    """A row a contender: task, seed, row, title, kind, improvement, offline and sampled score;
+    fresh noise has the sampled one alone."""
     online: pd.DataFrame
-    """A row a contender that went online; see :func:`_summary`."""
+    """A row a contender that went online; see ``online_summary.summary``."""
     curves: pd.DataFrame
     """A row a look: task, seed, row, env_steps, score, policy_kl, shift, displacement."""
     selection: pd.DataFrame
@@ -115,11 +117,12 @@ def measure(study: Study, comparison: Comparison | None = None) -> Measured:
         described = {"title": row.title, "kind": row.kind, "improvement": row.improvement}
         online = row.online if comparison.goes_online(study.task.name, name) else None
         if online is not None:
-            scores.append({**facts, **described, **_started(online.run, study.task.robot)})
-            before = _spent_before(row)
-            summaries.append({**facts, **_summary(online.run, study), "simulator_steps": before})
-            curves.append(_curve(online.run, study.task.robot, facts, before))
+            before = simulator_steps(row.privileged) if row.privileged else 0
+            summaries.append({**facts, **summary(online.run, study, before)})
+            curves.append(curve(online.run, study.task.robot, facts, before))
             used.append(online.run)
+        if online is not None and not row.sampled:
+            scores.append({**facts, **described, **_started(online.run, study.task.robot)})
         elif row.policy is not None:
             played = _played(study, row)
             scores.append({**facts, **described, **_offline(played, study.task.robot)})
@@ -139,15 +142,9 @@ def _rows(study: Study, comparison: Comparison) -> dict[str, Contender]:
     return {name: row for name, row in rows.items() if comparison.plays(task, name)}
 
 
-def _spent_before(row: Contender) -> int:
-    """Environment steps that a privileged row took before its online phase."""
-    if row.privileged is None:
-        return 0
-    return int(row.privileged.run.record["environment"]["augmentation"]["steps"])
-
-
 def _started(run: Run, robot: Robot) -> dict[str, float]:
-    """The offline scores of what went online: the looks before the first update."""
+    """The offline scores of what went online: the looks before the first update. Not of a policy
+    of fresh noise, whose look is from zero noise and which explores with σ besides."""
     seen = run.tensors("returns")
     return {
         "offline": robot.normalised(float(seen["start"].mean())),
@@ -170,49 +167,6 @@ def _offline(played: dict[str, Product[Evaluation]], robot: Robot) -> dict[str, 
     }
 
 
-def _summary(run: Run, study: Study) -> dict[str, Any]:
-    """What an online phase comes to: scores, sample efficiency, price of the switch, shift, steps.
-
-    ``last`` and ``best`` are fresh episodes of the last and of the best-looking policy;
-    ``to_expert`` are the steps to 90 % of the expert's mean return, unless ``censored``.
-    """
-    robot = study.task.robot
-    looks, seen = run.table("evaluations").frame(), run.tensors("returns")
-    steps, scores = looks["env_steps"], looks["return"].map(robot.normalised)
-    score = {name: robot.normalised(float(values.mean())) for name, values in seen.items()}
-    goal = steps_to(steps, scores, expert_level(study))
-    price = dip(scores, score["start_exploring"])
-    spent = run.record["environment"]
-    return {
-        "start": score["start"], "end": score["end"], "gain": score["end"] - score["start"],
-        "last": score["last_fresh"], "best": score["best_fresh"],
-        "best_at": run.json("best")["env_steps"],
-        "last_three": float(scores.iloc[-3:].mean()), "highest": float(scores.max()),
-        "auc": area_under_curve(steps, scores), "regret": regret(steps, scores),
-        "to_expert": goal.steps, "censored": goal.censored,
-        "dip_exploring": price.exploring, "dip_updates": price.updates,
-        "policy_kl": float(looks["policy_kl"].iloc[-1]), "shift": float(looks["shift"].iloc[-1]),
-        "shift_early": float(looks["shift"].iloc[1]),
-        "displacement": float(looks["displacement"].iloc[-1]), **_state_shift(run, study),
-        "settings": _settings_of(run), "training_steps": spent["online training"]["steps"],
-        "training_episodes": spent["online training"]["episodes"],
-        "evaluation_steps": spent["evaluation"]["steps"],
-        "evaluation_episodes": spent["evaluation"]["episodes"],
-    }  # fmt: skip
-
-
-def _settings_of(run: Run) -> str:
-    """Which tuned online settings a run used."""
-    ppo = run.spec.config["ppo"]
-    found = [
-        name
-        for name, chosen in settings.ONLINE.items()
-        if all(ppo[key] == value for key, value in chosen.items())
-    ]
-    check(len(found) == 1, "ppo", found, "the settings of one component")
-    return found[0]
-
-
 def budget(online: pd.DataFrame) -> pd.DataFrame:
     """A row a contender: environment steps by purpose, the settings it has and how many were tried
     for them, on the tuning task and on a seed that no result uses."""
@@ -227,36 +181,6 @@ def budget(online: pd.DataFrame) -> pd.DataFrame:
     table = online.groupby(["row", "settings"], sort=False)[counted].mean().round().reset_index()
     table["settings_tried"] = [tried.get(name, 0) for name in table["settings"]]
     return table
-
-
-def _state_shift(run: Run, study: Study) -> dict[str, float]:
-    """KL(visited ‖ D) of moment-matched Gaussians over standardised states, in nats: of the first
-    states of the online phase, as many as two updates have, and of as many last ones."""
-    visited, data = run.tensors("online")["states"], study.dataset.states
-    size = min(2 * study.budget.env_steps_per_update, len(visited) // 2)
-    parts = {"states_early": visited[:size], "states_late": visited[-size:]}
-    return {
-        name: float(moment_matched_kl(part.unsqueeze(0), data.unsqueeze(0)))
-        for name, part in parts.items()
-    }
-
-
-def expert_level(study: Study) -> float:
-    """90 % of the mean return of the robot's expert dataset, normalised; 90 where there is none."""
-    robot = study.task.robot
-    if study.task.source != "local":
-        return 100 * EXPERT_SHARE
-    expert = load_data(f"{robot.name}-expert", study.profile, False)
-    return EXPERT_SHARE * robot.normalised(float(expert.episode_returns().mean()))
-
-
-def _curve(run: Run, robot: Robot, facts: dict[str, Any], before: int) -> pd.DataFrame:
-    looks = run.table("evaluations").frame()
-    looks["env_steps"] += before
-    looks["look"], looks["score"] = range(len(looks)), looks["return"].map(robot.normalised)
-    for name, value in facts.items():
-        looks[name] = value
-    return looks
 
 
 def _selection(study: Study) -> tuple[pd.DataFrame, list[Run]]:

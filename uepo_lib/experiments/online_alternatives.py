@@ -9,8 +9,7 @@ can only choose among what the model already does; where the data hold one noisy
 gait with small variations. *T̂*: a refit makes new steps easier to predict; the gate closes
 seldom, as PPO's steps are small, and the ends differ by less than seeds do; neither do short value
 targets help, the critic being fitted on 50,000 real steps anyway. *Guidance*: little, because the
-reverse steps behind it undo most of a push (notebook 04). *Imagined data*: nothing that T̂ does not
-know already.
+reverse steps behind it undo most of a push. *Imagined data*: nothing that T̂ does not know already.
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ from uepo_lib.runs import Run
 from uepo_lib.stages import Product, Study
 from uepo_lib.statistics import VERDICT_SEEDS
 
-REVISION = 1
 TITLES = {
     "chain": "chain PPO, no model online",
     "noise": "initial noise alone (DSRL-style)",
@@ -46,6 +44,9 @@ TITLES = {
 ON_EVERY_SEED = ("chain", "noise")
 STILL = 1e-4
 """Less than this is a difference of rounding, not of a latent."""
+SELDOM = 0.1
+"""How large a share of looks still is "seldom"; chosen when the share was first reported, as no
+number was written down with the expectation."""
 
 
 def seeds_for(name: str, seeds: Sequence[int]) -> tuple[int, ...]:
@@ -185,3 +186,50 @@ def _pushed(actor: Any, past: Tensor) -> tuple[Tensor, Tensor]:
     last = [actor.model.chain_mean(x, past, actor.num_steps - 1, actor.num_steps) for x in latents]
     executed = slice(0, actor.action_horizon)
     return latents[0] - latents[1], last[0][:, executed] - last[1][:, executed]
+
+
+# -- were the expectations met?
+
+
+def push_verdict(reach: pd.DataFrame) -> str:
+    """Of guidance's push on the latent, how much is left in the executed actions."""
+    pushed = reach[reach["name"] != "noise"].groupby("title", sort=False)[["latent", "action"]]
+    means = pushed.mean()
+    means = means[means["latent"] > 0]
+    if means.empty:
+        return "No push reached the latent."
+    left = means["action"] / means["latent"]
+    told = [
+        f"{title}: latent {row['latent']:.3f}, action {row['action']:.3f}, **{share:.0%}**"
+        for (title, row), share in zip(means.iterrows(), left, strict=True)
+    ]
+    met = _as_expected(bool((left < 0.5).all()))
+    return f"What of a push arrives (RMS): {'; '.join(told)}. Less than half was expected: {met}."
+
+
+def gate_verdict(looks: pd.DataFrame) -> str:
+    """How often the gate closed, by alternative and in all."""
+    back = looks.groupby("title", sort=False)["rolled_back"].agg(["sum", "size"])
+    told = [f"{title} {row['sum']} of {row['size']}" for title, row in back.iterrows()]
+    share = float(looks["rolled_back"].mean())
+    return (
+        f"The gate closed after {share:.0%} of the looks ({', '.join(told)}). Seldom, read as at "
+        f"most {SELDOM:.0%}, was expected: {_as_expected(share <= SELDOM)}."
+    )
+
+
+def ends_verdict(ends: pd.DataFrame) -> str:
+    """What T̂ beside PPO changes of the end, against what another seed changes of the chain's."""
+    beside = ends[ends["name"].isin(["frozen", "refitted", "short"])]
+    largest = float(beside["against_chain"].abs().max())
+    chain = ends.loc[ends["name"] == "chain", "end"]
+    told = f"With T̂ beside it PPO ends at most {largest:.1f} points from where it ends without"
+    if len(chain) < 2:
+        return f"{told}; one seed does not say how much seeds differ."
+    spread = float(chain.std())
+    met = _as_expected(largest < spread)
+    return f"{told}; its seeds differ by ± {spread:.1f}. Less was expected: {met}."
+
+
+def _as_expected(met: bool) -> str:
+    return "**as expected**" if met else "**not as expected**"

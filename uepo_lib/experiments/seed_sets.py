@@ -39,8 +39,8 @@ class SeedGrid:
 
     ``rivals`` is the task on which n models stand beside one, each trained for ``rival_share`` of
     the one model's updates: at 1 / n they cost together what it costs. Guided sets pay n plans for
-    one, so they play ``guided_episodes``. Ways are compared from ``starts`` logged states for
-    ``horizon`` steps.
+    one, so they play ``guided_episodes``, the first of the others'. Ways are compared from
+    ``starts`` logged states for ``horizon`` steps.
     """
 
     tasks: tuple[str, ...] = ("hopper-medium", "hopper-medium-replay", "maze-routes")

@@ -156,16 +156,37 @@ def counted(verdicts: pd.DataFrame) -> str:
 def advice(gained: pd.DataFrame) -> pd.DataFrame:
     """The cell with the largest gain over T̂_init, its mean over tests, by source.
 
-    Columns source, ratio, epsilon (NaN: no filter), acceptance, gain, low, worst (the smallest mean
-    gain of a test): the practical answer, whose ``low`` says how sure it is.
+    Columns source, ratio, epsilon (NaN: no filter), acceptance, worst (the smallest mean gain of a
+    test), gain, low, seeds, verdict, cells: the practical answer. It is the best of ``cells``, so
+    its interval is one that holds together over all of them.
     """
     keys = ["source", "ratio", "epsilon", "acceptance"]
+    cells = gained.drop_duplicates(keys)["source"].value_counts().to_dict()
     rows = []
     for names, part in gained.groupby(keys, dropna=False, sort=False):
         by_seed = part.groupby("seed")["gain"].mean()
         worst = part.groupby(_TEST)["gain"].mean().min()
-        found = label(by_seed.tolist(), MARGIN)
-        rows.append({**dict(zip(keys, names, strict=True)), "gain": found["mean"],
-                     "low": found["low"], "worst": worst})  # fmt: skip
+        count = cells[names[0]]
+        found = label(by_seed.tolist(), MARGIN, 1 - (1 - CONFIDENCE) / count)
+        rows.append({**dict(zip(keys, names, strict=True)), "worst": worst, "gain": found["mean"],
+                     "low": found["low"], "seeds": found["seeds"], "verdict": found["verdict"],
+                     "cells": count})  # fmt: skip
     best = pd.DataFrame(rows)
     return best.loc[best.groupby("source", sort=False)["gain"].idxmax()].reset_index(drop=True)
+
+
+def advised(advice: pd.DataFrame) -> str:
+    """:func:`advice` in words, a line a source."""
+    rows: Any = advice.itertuples()
+    lines = []
+    for row in rows:
+        kept = "no filter" if pd.isna(row.epsilon) else f"ε = {row.epsilon:g}"
+        how = "drawn at random at the volume of " if row.acceptance == "random" else ""
+        above = "above" if row.low > 0 else "not above"
+        lines.append(
+            f"- *{row.source} transitions:* the best of {row.cells} cells is ratio {row.ratio:g}, "
+            f"{how}{kept}: T̂'s error is {2**-row.gain:.2f} times T̂_init's on average, "
+            f"{2**-row.worst:.2f} in its worst test (interval over all cells {above} 0, "
+            f"{row.seeds} seeds: {row.verdict})."
+        )
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""E3 as pictures: who scores what before and after going online, and what each component adds."""
+"""E3 as pictures: who scores what before and after going online, and what each swap adds."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ LINES = {
     "bc": (plotting.COLOURS["BC"], "-"),
     "scratch": (plotting.COLOURS["data"], ":"),
 }
+IMPROVED = ("uepo_ppo", "uni_o4")
+"""Rows with offline PPO; where there is no line, a hollow mark tells them from those without."""
 
 
 def _present(table: pd.DataFrame) -> list[str]:
@@ -111,9 +113,7 @@ def draw_curves(table: pd.DataFrame) -> Figure:
             mean = part.groupby("look")[["env_steps", "score"]].mean()
             axes.plot(mean.env_steps, mean.score, line, color=colour, label=NAMES[row])
         level = float(here["expert"].iloc[0])
-        axes.axhline(level, color="0.4", linestyle=(0, (1, 3)), linewidth=1)
-        axes.text(here.env_steps.max(), level, "90 % of the expert", size="x-small", ha="right",
-                  va="bottom", color="0.35")  # fmt: skip
+        axes.axhline(level, color="0.4", linestyle="-.", linewidth=1, label="90 % of the expert")
         axes.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1_000:g}k")
         axes.set(title=task, xlabel="online environment steps")
     panels[0].set_ylabel("normalised score, noise-free")
@@ -124,11 +124,11 @@ def draw_curves(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("12_components")
 def draw_components(table: pd.DataFrame) -> Figure:
-    """Columns pair, measure, task, seed, gain: what one component adds, a dot a task and seed."""
+    """Columns pair, measure, task, seed, gain: what one swap adds, a dot a task and seed."""
     pairs = list(dict.fromkeys(table["pair"]))[::-1]
     measures = [m for m in MEASURES if m in set(table["measure"])]
     tasks = list(dict.fromkeys(table["task"]))
-    figure, panels = plotting.panels(len(measures), 2.9, 0.7 + 0.27 * len(pairs))
+    figure, panels = plotting.panels(len(measures), 2.9, 0.7 + 0.38 * len(pairs))
     colours = list(plotting.COLOURS.values())
     for axes, measure in zip(panels, measures, strict=True):
         for place, pair in enumerate(pairs):
@@ -139,7 +139,8 @@ def draw_components(table: pd.DataFrame) -> Figure:
                 axes.scatter(values, np.full(len(values), height), s=12, color=colours[i])
         axes.axvline(0, color="0.4", linewidth=1)
         axes.set(title=f"{MEASURES[measure]}", xlabel="points gained")
-        axes.set_yticks(range(len(pairs)), pairs if axes is panels[0] else [])
+        labels = [pair.replace(" (also", "\n(also") for pair in pairs]
+        axes.set_yticks(range(len(pairs)), labels if axes is panels[0] else [])
         axes.set_ylim(-0.6, len(pairs) - 0.4)
     marks = [
         Line2D([], [], marker="o", linestyle="", color=colours[i], label=task)

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from uepo_lib import plotting
-from uepo_lib.figures.comparison import LINES, NAMES
+from uepo_lib.figures.comparison import IMPROVED, LINES, NAMES
 from uepo_lib.statistics import performance_profile
 
 JUDGED = {
@@ -44,13 +44,16 @@ def draw_switch(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("12_shift")
 def draw_shift(table: pd.DataFrame) -> Figure:
-    """Columns task, seed, row, shift, states_late, gain: how far both moved."""
+    """Columns task, seed, row, shift, states_late: how far both moved; hollow: offline PPO."""
     tasks = list(dict.fromkeys(table["task"]))
     figure, panels = plotting.panels(len(tasks), 3.0, 2.8)
     for axes, task in zip(panels, tasks, strict=True):
         for row, (colour, _) in LINES.items():
             part = table[(table["task"] == task) & (table["row"] == row)]
-            axes.scatter(part["shift"], part["states_late"], s=24, color=colour, label=NAMES[row])
+            axes.scatter(
+                part["shift"], part["states_late"], s=24, edgecolor=colour, linewidth=1.3,
+                facecolor="none" if row in IMPROVED else colour, label=NAMES[row],
+            )  # fmt: skip
         axes.set(
             title=task, xlabel="policy shift, first to last (nats)", xscale="log", yscale="log"
         )

@@ -22,7 +22,7 @@ from uepo_lib.experiments.failure_pipeline import CAUSES, HEALTHY
 QUIET, LOUD, MILD = (plotting.COLOURS[name] for name in ("UEPO", "BC", "highlight"))
 DOORS = ((1, 1), (-1, 1), (-1, -1), (1, -1))
 TITLES = {
-    COLLAPSE: "n plans from one state (toy)",
+    COLLAPSE: "div to the nearest plan (toy)",
     WORSE_MODEL: "error of T̂ on real steps (maze)",
     FAR_START: "arrivals while fine-tuning (maze)",
     IMPLAUSIBLE: "plans from one state (toy)",
@@ -81,19 +81,21 @@ def _strip(axes: Axes, place: int, part: pd.DataFrame, colour: str) -> None:
 
 @plotting.figure("17_pictures")
 def draw_pictures(table: pd.DataFrame) -> Figure:
-    """Columns seed, panel, cause, line, x, y. Walks and errors are of the last seed, curves of
-    all."""
-    last = table[table["seed"] == table["seed"].max()]
-    figure, axes = plt.subplots(2, 2, figsize=(7.4, 6.4))
+    """Columns seed, panel, cause, line, x, y. Curves are of all seeds, the others of the last one
+    that a panel has."""
+    figure, axes = plt.subplots(2, 2, figsize=(7.4, 7.4))
     for panel, name in zip(axes.flat, SIGNATURES, strict=True):
+        part = table[table["panel"] == name]
+        if name != FAR_START:
+            part = part[part["seed"] == part["seed"].max()]
         panel.set_title(TITLES[name])
-        part = (table if name == FAR_START else last).query("panel == @name")
         bad = next(c for c in CAUSES if CAUSES[c].signature == name)
         for cause in (HEALTHY, bad):
             chosen = part[part["cause"] == cause]
-            draw = {WORSE_MODEL: _errors, FAR_START: _curves}.get(name, _walks)
+            draw = {COLLAPSE: _nearest, WORSE_MODEL: _errors, FAR_START: _curves}.get(name, _walks)
             draw(panel, chosen, _colour(cause), "healthy" if cause == HEALTHY else cause)
-        panel.legend(loc="upper left", handlelength=1.4)
+        below = -0.02 if name == IMPLAUSIBLE else -0.2  # an axis has its label there
+        panel.legend(loc="upper center", bbox_to_anchor=(0.5, below))
     return figure
 
 
@@ -103,19 +105,25 @@ def _walks(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
                   label=label if line == 0 else None)  # fmt: skip
     x, y = zip(*DOORS, strict=True)
     axes.scatter(x, y, marker="s", color="0.6", s=24, zorder=0)
-    axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.9), aspect="equal", xticks=(), yticks=())
+    axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal", xticks=(), yticks=())
+
+
+def _nearest(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
+    _sorted(axes, part, colour, ("D", label))
+    axes.set(xlabel="share of plans", ylabel="div below")
 
 
 def _errors(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
-    alone, final = (part[part["line"] == line] for line in (0, 1))
-    if colour == QUIET:  # the same model is the base of both
-        axes.plot(alone["x"], alone["y"], "--", color="0.4", label="model of D alone")
-    axes.plot(final["x"], final["y"], color=colour, label=f"T̂, {label}")
-    low, high = axes.get_ylim()
-    axes.set(
-        yscale="log", xlabel="share of held-out steps", ylabel="RMS error below",
-        ylim=(part["y"].min() / 2 if colour == QUIET else low, max(high, 8 * part["y"].max())),
-    )  # fmt: skip
+    _sorted(axes, part, colour, ("model of D alone", f"T̂, {label}"))
+    axes.set(xlabel="share of held-out steps", ylabel="RMS error below")
+
+
+def _sorted(axes: Axes, part: pd.DataFrame, colour: str, labels: tuple[str, str]) -> None:
+    base, final = (part[part["line"] == line] for line in (0, 1))
+    if colour == QUIET:  # the healthy run and the other have the same base
+        axes.plot(base["x"], base["y"], "--", color="0.4", label=labels[0])
+    axes.plot(final["x"], final["y"], color=colour, label=labels[1])
+    axes.set_yscale("log")
 
 
 def _curves(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
@@ -125,4 +133,4 @@ def _curves(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
     steps = part.assign(update=order).groupby("update")["x"].mean()
     axes.plot(steps, wide.to_numpy(), color=colour, alpha=0.3, linewidth=0.9)
     axes.plot(steps, wide.mean(axis=1), color=colour, marker="o", markersize=3, label=label)
-    axes.set(xlabel="environment steps", ylabel="share that arrives", ylim=(-0.05, 1.25))
+    axes.set(xlabel="environment steps", ylabel="share that arrives", ylim=(-0.03, 1.03))

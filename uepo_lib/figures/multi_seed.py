@@ -178,10 +178,13 @@ def draw_routes(table: pd.DataFrame) -> Figure:
         wide = table[table["set"] == name].pivot(index="member", columns="route", values="share")
         wide = wide[[route.name for route in ROUTES]]
         sns.heatmap(wide, vmin=0, vmax=1, cmap="Blues", cbar=False, ax=axes, linewidths=0.4)
+        shades = axes.collections[0]
         axes.set_title(name, size=8.5)
         axes.set_xticks(np.arange(len(short)) + 0.5, short, rotation=0, fontsize=7.5)
         axes.set(xlabel="", ylabel="", yticks=[])
+        axes.tick_params(labelbottom=True)
     figure.supylabel("member", size=8)
+    figure.colorbar(shades, ax=panels, label="share of episodes", shrink=0.6, aspect=30)
     return figure
 
 
@@ -201,8 +204,9 @@ def draw_coverage(table: pd.DataFrame) -> Figure:
         same = [other for other in names if colour_of(other) == colour_of(name)]
         style = lines[same.index(name) % len(lines)]
         left.plot(mine.index, mine, style, marker="o", markersize=3, color=colour_of(name),
-                  label=name)  # fmt: skip
+                  label=_counted(name, table))  # fmt: skip
     left.set(xlabel="n", ylabel="routes reached (of 4)", ylim=(0, 4.2))
+    left.set_xticks(sorted(table["n"].unique()))
     largest = table[table["n"] == table["n"].max()]
     for place, name in enumerate(names):
         values = largest.loc[largest["set"] == name, "persistence"].to_numpy()
@@ -210,8 +214,16 @@ def draw_coverage(table: pd.DataFrame) -> Figure:
     right.set_yticks(range(len(names)), names, fontsize=7.5)
     right.set(xlabel="same route in two episodes (share)", xlim=(-0.03, 1.03))
     right.invert_yaxis()
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
+    handles = left.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right center", handlelength=4.5)
     return figure
+
+
+def _counted(name: str, table: pd.DataFrame) -> str:
+    """A set's name, with its seeds where it has fewer than others."""
+    count = table.loc[table["set"] == name, "seed"].nunique()
+    few = count < table["seed"].nunique()
+    return f"{name} ({count} seed{'s' if count > 1 else ''})" if few else name
 
 
 @plotting.figure("10_paths")

@@ -82,8 +82,9 @@ def curves_table(
 def switch_table(runs: Mapping[tuple[str, int], Run], robot: Robot) -> pd.DataFrame:
     """What the switch costs, in points of score: columns method, seed, start, exploration, …
 
-    ``exploration``: the noise-free start minus the exploring one, the same reset seeds. ``update``:
-    the start minus the first look at a policy that moved. ``lowest``: minus the lowest such look.
+    ``exploration``: the noise-free start minus the exploring one, which is of fewer episodes, the
+    first of the same reset seeds. ``update``: the start minus the first look at a policy that
+    moved. ``lowest``: minus the lowest such look.
     """
     rows = []
     for (name, seed), run in runs.items():
@@ -189,13 +190,14 @@ def online_curves(table: pd.DataFrame) -> Figure:
     figure, (axis,) = plotting.panels(1, width=6.4, height=3.6)
     _paths(axis, table, "score")
     level = float(table.dataset.iloc[0])
-    right = table.env_steps.max()
     for height, text in ((level, "dataset's mean"), (100.0, "reference")):
         axis.axhline(height, color=plotting.COLOURS["data"], linestyle="--", linewidth=1)
-        axis.text(right, height, text, size="x-small", color="0.35", ha="right", va="bottom")
+        axis.annotate(text, (1, height), (3, 0), xycoords=("axes fraction", "data"),
+                      textcoords="offset points", size="x-small", color="0.35", va="center",
+                      annotation_clip=False)  # fmt: skip
     axis.set(xlabel="online environment steps", ylabel="normalised return,\nnoise-free policy")
     axis.set_ylim(min(0.0, table.score.min()) - 2, max(106.0, 1.05 * table.score.max()))
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(STARTS))
     return figure
 
 

@@ -38,7 +38,8 @@ def online_alternatives(table: pd.DataFrame) -> Figure:
 
 
 def _differences(axis: Axes, table: pd.DataFrame) -> None:
-    """The end of every alternative minus that of the chain on its seed, a dot a run."""
+    """The end of every alternative minus that of the chain on its seed, a dot a run; each says on
+    how many seeds it was run, which need not be those of the caption."""
     ends = table[table.look == table.groupby(["name", "seed"]).look.transform("max")]
     chain = ends[ends["name"] == "chain"].set_index("seed").score
     names = [name for name in TITLES if name != "chain" and name in set(ends["name"])]
@@ -48,7 +49,10 @@ def _differences(axis: Axes, table: pd.DataFrame) -> None:
         spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(1)
         axis.scatter(values, place + spread, color=COLOURS.get(name, "0.4"), s=18)
     axis.axvline(0, color="0.5", linewidth=0.8)
-    axis.set_yticks(range(len(names)), [TITLES[name] for name in reversed(names)])
+    seeds = ends.groupby("name").seed.nunique()
+    counted = {name: f"{seeds[name]} seed{'s' if seeds[name] > 1 else ''}" for name in names}
+    labels = [f"{TITLES[name]}, {counted[name]}" for name in names]
+    axis.set_yticks(range(len(names)), labels[::-1])
     axis.set_xlabel("end minus that of chain PPO\n(points of score)")
 
 

@@ -88,12 +88,18 @@ def _of_data(data: pd.DataFrame) -> pd.DataFrame:
 def draw_dials(table: pd.DataFrame) -> Figure:
     """A column a dial: above what turning it buys, below what it costs; every seed is seen."""
     names = [dial for dial in AXES if dial in set(table["dial"])]
-    figure, panels = plt.subplots(2, len(names), figsize=(2.5 * len(names), 5.2), squeeze=False)
+    figure, panels = plt.subplots(2, len(names), figsize=(2.5 * len(names), 5.8), squeeze=False)
     for column, dial in enumerate(names):
         for row, kind in enumerate((BUYS, COSTS)):
             part = table[(table["dial"] == dial) & (table["row"] == kind)]
             _draw_dial(panels[row, column], part, dial, single=kind == COSTS)
         panels[1, column].set_xlabel(AXES[dial])
+        handles, labels = panels[0, column].get_legend_handles_labels()
+        if len(labels) > 1:  # under the column: above, it would cover lines
+            below = panels[1, column]
+            below.legend(
+                handles, labels, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.25)
+            )
     return figure
 
 
@@ -107,8 +113,8 @@ def _draw_dial(axes: Axes, part: pd.DataFrame, dial: str, single: bool) -> None:
     axes.set_title(str(part["measure"].iloc[0]), size=8)
     if dial == "data":
         axes.set_xscale("log")
-    if len(lines) > 1 and not counted:
-        axes.legend(fontsize=7)
+    if dial == "n":
+        axes.set_xticks(sorted(part["value"].unique()))
 
 
 @plotting.figure("16_data_need")

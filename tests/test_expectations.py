@@ -1,0 +1,146 @@
+"""Lines that say whether an expectation was met, on tables whose answer is known."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from uepo_lib import plotting
+from uepo_lib.experiments import comparison_expected as says
+from uepo_lib.experiments import online_alternatives as others
+from uepo_lib.figures import comparison, comparison_details  # noqa: F401 - registers figures
+from uepo_lib.figures.improvement import published_verdict
+
+TASKS = ("hopper-medium", "pen-cloned")
+MET, UNMET = "**as expected**", "**not as expected**"
+LEVELS = {"bc": 60.0, "kappa_0": 60.0, "uepo": 60.0, "uepo_ppo": 60.0, "uni_o4": 60.0,
+          "uni_o4_select": 60.0}  # fmt: skip
+
+
+def tables(changes: dict[str, dict[str, float]] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores and online tables with seeds 2 points around 60; ``changes`` by task and row."""
+    scores, online = [], []
+    for task in TASKS:
+        for seed in range(3):
+            for row, level in LEVELS.items():
+                value = level + 2 * (seed - 1) + (changes or {}).get(task, {}).get(row, 0.0)
+                facts = {"task": task, "seed": seed, "row": row}
+                scores.append({**facts, "offline": value, "sampled": value})
+                online.append({**facts, "auc": value, "end": value})
+    return pd.DataFrame(scores), pd.DataFrame(online)
+
+
+def on_all(**rows: float) -> dict[str, dict[str, float]]:
+    return {task: rows for task in TASKS}
+
+
+def test_alike_is_within_the_spread_of_seeds() -> None:
+    """Seeds are 58, 60, 62: their standard deviation is 2."""
+    assert says.zero_noise_and_mean(*tables(on_all(kappa_0=1.9))).endswith(f"{MET}.")
+    found = says.zero_noise_and_mean(*tables(on_all(kappa_0=-2.1)))
+    assert found.endswith(f"{UNMET}.") and "-2.1 on hopper-medium (seeds ± 2.0)" in found
+    elsewhere = says.zero_noise_and_mean(*tables({"pen-cloned": {"kappa_0": 9.0}}))
+    assert elsewhere.endswith(f"{MET}.") and "pen" not in elsewhere
+
+
+def test_ends_are_those_of_the_equal_row() -> None:
+    assert says.ends_are_close(*tables(on_all(uni_o4=30.0, uepo=1.0))).endswith(f"{MET}.")
+    assert says.ends_are_close(*tables(on_all(uepo=30.0))).endswith(f"{UNMET}.")
+    one = says.ends_are_close(*tables({"pen-cloned": {"uepo": 9.0}}))
+    assert one.endswith(f"{UNMET} on pen-cloned.")
+
+
+@pytest.mark.parametrize(
+    ("chain", "gaussian", "verdict"),
+    [(3.0, 1.0, MET), (3.0, -1.0, UNMET), (-3.0, 1.0, UNMET), (0.0, 0.0, UNMET)],
+)
+def test_offline_ppo_must_help_both(chain: float, gaussian: float, verdict: str) -> None:
+    found = says.offline_ppo_helps(*tables(on_all(uepo_ppo=chain, uni_o4=gaussian)))
+    assert found.endswith(f"{verdict}.")
+    assert f"diffusion {chain:+.1f} on hopper-medium" in found
+    assert f"Gaussian {gaussian:+.1f} on hopper-medium" in found
+
+
+def candidates(by_member: float, by_kappa: float) -> pd.DataFrame:
+    rows = [
+        {"task": "t", "seed": seed, "method": method, "kappa": kappa, "member": i,
+         "score": by_kappa * kappa + by_member * i + bonus}
+        for method, bonus in (("UEPO", 0.0), ("Uni-O4", 500.0))
+        for seed in range(2)
+        for kappa in (0.0, 0.5, 1.0)
+        for i in range(3 if kappa > 0 else 1)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_spread_by_seed_is_set_against_spread_by_kappa() -> None:
+    """Members 0, 1, 2 times a step have the step as their standard deviation."""
+    little = says.seeds_matter_less(candidates(by_member=1.0, by_kappa=20.0))
+    assert "1.0 against" in little and little.endswith(f"{MET}.")
+    assert says.seeds_matter_less(candidates(20.0, 1.0)).endswith(f"{UNMET}.")
+
+
+def test_all_four_are_told() -> None:
+    lines = says.expected(*tables(), candidates(1.0, 20.0))
+    assert len(lines) == 4 and all(MET in line or UNMET in line for line in lines)
+
+
+@pytest.mark.parametrize(("published", "verdict"), [(0.2, MET), (0.8, UNMET)])
+def test_the_published_mean_is_set_against_the_default(published: float, verdict: str) -> None:
+    table = pd.DataFrame({"seed": [0, 1], "published": published, "dead_zero": [0.5, 0.6]})
+    found = published_verdict(table)
+    assert verdict in found and f"{0.5 - published:+.2f}, {0.6 - published:+.2f}" in found
+
+
+def reach(action: float) -> pd.DataFrame:
+    rows = [("noise", "noise", "D", 1.0, 9.0), ("guided", "by div", "D", 0.2, action),
+            ("guided", "by div", "D_online", 0.2, action)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["name", "title", "states", "latent", "action"])
+
+
+def test_a_push_arrives_or_does_not() -> None:
+    assert "**20%**" in others.push_verdict(reach(0.04))
+    assert others.push_verdict(reach(0.04)).endswith(f"{MET}.")
+    assert others.push_verdict(reach(0.24)).endswith(f"{UNMET}.")
+    assert others.push_verdict(reach(0.2).assign(latent=0.0, action=0.0)).startswith("No push")
+
+
+@pytest.mark.parametrize(("closed", "verdict"), [(1, MET), (4, UNMET)])
+def test_seldom_is_a_tenth_of_the_looks(closed: int, verdict: str) -> None:
+    looks = pd.DataFrame({"title": ["a"] * 10, "rolled_back": [1] * closed + [0] * (10 - closed)})
+    found = others.gate_verdict(looks)
+    assert found.endswith(f"{verdict}.") and f"(a {closed} of 10)" in found
+
+
+def test_ends_beside_a_model_are_set_against_the_spread_of_seeds() -> None:
+    rows = [("chain", seed, 80.0 + 5 * seed, 0.0) for seed in range(3)]
+    table = pd.DataFrame(
+        [*rows, ("noise", 0, 0.0, -80.0), ("frozen", 0, 0.0, -4.0)],
+        columns=["name", "seed", "end", "against_chain"],
+    )
+    assert others.ends_verdict(table).endswith(f"{MET}.")
+    larger = table.assign(against_chain=table["against_chain"] * 2)
+    assert others.ends_verdict(larger).endswith(f"{UNMET}.")
+    assert "one seed" in others.ends_verdict(table[table["seed"] == 0])
+
+
+def test_ticks_say_how_many_seeds_an_alternative_has() -> None:
+    rows = [(name, seed, look, 100 * look, 50.0 + seed)
+            for name, seeds in (("chain", 3), ("noise", 3), ("frozen", 1))
+            for seed in range(seeds) for look in range(2)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["name", "seed", "look", "env_steps", "score"])
+    figure = plotting.draw("online_alternatives", table)
+    ticks = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    assert ticks == ["gate in the frozen T̂, 1 seed", "initial noise alone (DSRL-style), 3 seeds"]
+    plt.close(figure)
+
+
+def test_rows_with_offline_ppo_are_hollow() -> None:
+    rows = [("t", s, row, 0.1 + s, 1.0 + s) for s in range(2) for row in comparison.LINES]
+    table = pd.DataFrame(rows, columns=["task", "seed", "row", "shift", "states_late"])
+    figure = plotting.draw("12_shift", table)
+    marks = dict(zip(comparison.LINES, figure.axes[0].collections, strict=True))
+    hollow = {row for row, mark in marks.items() if not len(mark.get_facecolor())}
+    assert hollow == set(comparison.IMPROVED)
+    plt.close(figure)
