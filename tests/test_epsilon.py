@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny_study import TINY_GRID, settle
+from tiny_study import TINY, TINY_GRID, settle
 
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import epsilon, epsilon_verdict
@@ -193,7 +193,7 @@ def test_all_cells_make_equally_many_updates(measured: tuple[pd.DataFrame, epsil
     _, cells = measured
     products = [cells.initial, *cells.cells.values()]
     last = {int(product.run.metrics["step"].iloc[-1]) for product in products}
-    assert last == {TINY_GRID.updates(256)}
+    assert last == {TINY_GRID.updates(TINY.dynamics_batch)}
     assert len({product.run.id for product in products}) == 1 + 2 * 4
 
 

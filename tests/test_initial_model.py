@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from tiny_study import TINY_INITIAL as TINY
 from tiny_study import settle
 
+from uepo_lib import dynamics_training
+from uepo_lib.datasets import Transitions
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import initial_model, initial_verdict
 from uepo_lib.experiments.initial_model import BIASED, DATA
@@ -253,6 +255,35 @@ def ran(
 
 
 Ran = tuple[pd.DataFrame, initial_model.Cells]
+
+
+class _Seen(Exception):
+    pass
+
+
+def test_what_tests_a_model_neither_taught_nor_chose_it(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = SlicedStudy(
+        initial_model.TASK, 5, ran[1].study.size, "tiny", ran[1].study.overrides, progress=False
+    )
+
+    def spy(cfg: Any, learnt: Transitions, chosen_by: Transitions, **_: Any) -> None:
+        for part, rows in ((learnt, study.held_out[0]), (chosen_by, study.choosing)):
+            assert torch.equal(part.states, study.dataset.states[rows])
+            assert not torch.isin(rows, study.testing).any()
+        raise _Seen
+
+    monkeypatch.setattr(dynamics_training, "train_dynamics", spy)
+    with pytest.raises(_Seen):
+        _ = study.dynamics().run
+    assert len(study.testing) > 0
+    real = study._real_sequences(4)  # the filter's reference
+    assert len(real.past) > 0
+    begun = study.dataset.windows(study.obs_horizon, 5)
+    held = torch.isin(begun.now, study.choosing).nonzero().flatten()
+    known = {tuple(row) for row in begun.past(held)[:, -1].tolist()}
+    assert {tuple(row) for row in real.past[:, -1].tolist()} <= known
 
 
 def test_all_models_make_equally_many_updates(ran: Ran) -> None:

@@ -49,11 +49,11 @@ def kept_says(kept: pd.DataFrame) -> str:
     """
     parts = []
     for source, name in (("model", "in T̂_init"), ("simulator", "in the simulator")):
-        passing = kept.loc[source, "passing"]
+        passing = kept.xs(source, level="source")["passing"]
         low, high = float(passing.min()), float(passing.max())
         met = "met" if high - low <= ALIKE else "not met"
         parts.append(f"{name} {low:.2f} to {high:.2f} of them pass, by T̂_init: {met}")
-    real = kept.loc["simulator"]
+    real = kept.xs("simulator", level="source")
     well = real["refused_error"] > real["kept_error"]
     return (
         f"**The expectation** of *as many for all* (within {ALIKE:g} of all trajectories): "

@@ -210,9 +210,9 @@ def _numbers(network: torch.nn.Module) -> int:
 def mode_kinds(table: pd.DataFrame) -> Figure:
     """Left: coverage against n beside the null, a panel a family; right: persistence."""
     figure = plt.figure(figsize=(9.2, 4.4))
-    left, right = figure.subfigures(1, 2, width_ratios=(1.15, 1))
+    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1.15, 1)))
     grid = left.subplots(2, 2, sharex=True, sharey=True)
-    for axes, (title, kinds) in zip(grid.flat, FAMILIES.items(), strict=True):
+    for axes, (title, kinds) in zip(np.ravel(grid), FAMILIES.items(), strict=True):
         _coverage(axes, table, kinds)
         axes.set_title(title)
     for axes in grid[1]:

@@ -32,9 +32,9 @@ def shares_say(shares: pd.DataFrame, eta: float) -> str:
     ``shares`` has columns task, steps, schedule, eta, set, call_share; the mean is over the rest.
     """
     chosen = shares[(shares["schedule"] == "constant") & (shares["eta"] == eta)]
-    mean = chosen.groupby(["task", "steps", "set"], sort=False)["call_share"].mean().unstack()
     lines = []
-    for (task, steps), row in mean.iterrows():
+    for (task, steps), part in chosen.groupby(["task", "steps"], sort=False):
+        row = part.groupby("set")["call_share"].mean()
         change = "lifts it" if row["guided"] > row["unguided"] else "does not lift it"
         ahead = [text for name, text in CONTROLS.items() if row[name] > row["guided"]]
         lines.append(
@@ -52,11 +52,9 @@ def closed_form_says(kept: pd.DataFrame) -> str:
     ``kept`` has columns name, steps, step, along, closed_form. The last step, at which nothing is
     left that could take a perturbation back, does not count.
     """
-    early = kept[kept["step"] < kept["steps"]]
-    mean = early.groupby(["name", "steps", "step"], sort=False)[["along", "closed_form"]].mean()
-    ratio = mean["closed_form"] / mean["along"]
-    parts = [
-        f"{name}, {steps} steps: {part.min():.1f} to {part.max():.1f}"
-        for (name, steps), part in ratio.groupby(level=["name", "steps"], sort=False)
-    ]
+    early, parts = kept[kept["step"] < kept["steps"]], []
+    for (name, steps), part in early.groupby(["name", "steps"], sort=False):
+        mean = part.groupby("step")[["along", "closed_form"]].mean()
+        ratio = mean["closed_form"] / mean["along"]
+        parts.append(f"{name}, {steps} steps: {ratio.min():.1f} to {ratio.max():.1f}")
     return "The closed form over what is kept, by step: " + "; ".join(parts) + "."
