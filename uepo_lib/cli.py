@@ -78,11 +78,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.add_argument("--json", action="store_true")
 
-    chosen = add("experiment", _experiment, "one experiment: its runs, then the page that shows it")
-    chosen.add_argument("name", help="which one; they are listed below")
-    chosen.more = _experiments_listed
-    with_profile(chosen)
-
+    _add_experiment(add, with_profile)
     _add_runs(add, with_profile)
     for name, command, text in (
         ("figures", _figures, "draw every figure again from its table"),
@@ -93,6 +89,13 @@ def parser() -> argparse.ArgumentParser:
         with_profile(add(name, command, text))
     add("behaviors", _behaviors, "train the behaviour policies again")
     return top
+
+
+def _add_experiment(add: Any, with_profile: Any) -> None:
+    chosen = add("experiment", _experiment, "one experiment: its runs, then the page that shows it")
+    chosen.add_argument("name", help="which one; they are listed below")
+    chosen.more = _experiments_listed
+    with_profile(chosen)
 
 
 def _add_runs(add: Any, with_profile: Any) -> None:
