@@ -439,10 +439,11 @@ Markdown(guidance_says.trained_says(kept, taus))
 # %% [markdown]
 # **What to see.** No denoiser is better than the exact posterior mean, which minimises the loss
 # ([02](02_diffusion_policy.ipynb)). A trained network *underfits* the jitter within a door: it
-# draws doors narrower than they are ([03](03_subpolicies.ipynb) measures the width), and so takes a
-# little more of a push back. What matters more is τ: sub-policies that lie close to the middle of a
-# door lie close to one another, and τ at their median falls with them, so the gate hardly opens. A
-# τ between one door and two opens it, and doors are found. Robots have trained models.
+# draws doors narrower than they are ([03](03_subpolicies.ipynb) measures the width), and the
+# narrower a door, the more of a push is taken back. What matters more is τ: sub-policies that lie
+# close to the middle of a door lie close to one another, and τ at their median falls with them, so
+# the gate hardly opens. A τ between one door and two opens it, and doors are found. Robots have
+# trained models.
 #
 # ## Two robots
 #

@@ -40,6 +40,7 @@ def test_shares_name_what_is_ahead_of_the_gate(guided: float, said: str, ahead: 
 
 
 def test_the_closed_form_is_judged_before_the_last_step() -> None:
-    rows = [("pen", 3, 1, 0.1, 0.1), ("pen", 3, 2, 0.1, 0.5), ("pen", 3, 3, 1.0, 9.0)]
+    rows = [("pen", 4, 1, 1e-4, 1e-3), ("pen", 4, 2, 0.1, 0.1), ("pen", 4, 3, 0.1, 0.5),
+            ("pen", 4, 4, 1.0, 9.0)]  # fmt: skip
     kept = pd.DataFrame(rows, columns=["name", "steps", "step", "along", "closed_form"])
-    assert guidance_says.closed_form_says(kept).endswith("pen, 3 steps: 1.0 to 5.0.")
+    assert guidance_says.closed_form_says(kept).endswith("pen, 4 steps: 1.0 to 5.0.")

@@ -260,10 +260,8 @@ class Models(Workbench):
             run.account("augmentation", simulator.steps, simulator.resets)
 
     def _real_sequences(self, horizon: int) -> Batch:
-        """Held-out real sequences, from whose KL the excess of a synthetic one is measured.
-
-        They are of ``choosing``: a threshold is chosen by them and no number is reported on them.
-        """
+        """Real sequences from whose KL the excess of a synthetic one is measured: held out, and of
+        ``choosing``, since they set a threshold and no number is reported on them."""
         sequences = self.dataset.windows(self.obs_horizon, horizon + 1)
         held = torch.isin(sequences.now, self.choosing).nonzero().flatten()
         chosen = held[torch.randperm(len(held), generator=self.generator("reference"))]

@@ -116,10 +116,8 @@ class Product(Generic[T]):
 
 
 class Workbench:
-    """What all stages of one task, seed and profile share.
-
-    ``overrides`` changes defaults by component: ``{"diffusion": {"lr": 3e-4}}``.
-    """
+    """What all stages of one task, seed and profile share; ``overrides`` changes defaults by
+    component: ``{"diffusion": {"lr": 3e-4}}``."""
 
     def __init__(
         self,
@@ -159,8 +157,8 @@ class Workbench:
             # V is an expectile of D's returns: first let it become the starting policy's value
             "warmup_env_steps": 2 * b.env_steps_per_update,
         }
-        layers = len(b.dynamics_hidden) + 1
-        decay = torch.linspace(2.5e-5, 1e-4, layers).tolist()  # Uni-O4's, first layer to last
+        # Uni-O4's, first layer to last
+        decay = torch.linspace(2.5e-5, 1e-4, len(b.dynamics_hidden) + 1).tolist()
         table: dict[str, dict[str, Any]] = {
             "diffusion": {"num_updates": b.diffusion_updates, "batch_size": b.diffusion_batch},
             "denoiser": {"obs_horizon": OBS_HORIZON},
@@ -217,8 +215,8 @@ class Workbench:
 
     @cached_property
     def held_out(self) -> tuple[Tensor, Tensor]:
-        """Step indices (kept, held out) by whole episodes; the same for every seed. No T̂ learns
-        from the second; one half of it chooses T̂'s weights, and the other, unseen, judges T̂."""
+        """Step indices (kept, held out) by whole episodes; the same for every seed. T̂ learns from
+        the first; of the second one half chooses its weights and the other, unseen, judges it."""
         return self.dataset.split(0.1)
 
     @property
@@ -239,8 +237,7 @@ class Workbench:
     @property
     def obs_horizon(self) -> int:
         """T_o: how many past states every policy sees; ``denoiser.obs_horizon`` changes it."""
-        chosen = self.overrides.get("denoiser", {}).get("obs_horizon", OBS_HORIZON)
-        return int(chosen)
+        return int(self.overrides.get("denoiser", {}).get("obs_horizon", OBS_HORIZON))
 
     def starts(self, count: int, purpose: str) -> Tensor:
         """``count`` windows of D that an imagined rollout starts from: (count, T_o, S)."""
@@ -266,21 +263,18 @@ class Workbench:
             {m.__name__.rpartition(".")[2]: m.REVISION for m in modules},
         )
 
-        def parent_runs() -> list[tuple[Run, ...]]:
-            return [parent.runs for parent in parents]
-
         def get() -> tuple[Run, ...]:
-            return (self.store.get_or_train(spec, produce, expect=expect, needs=parent_runs),)
+            return (self.store.get_or_train(
+                spec, produce, expect=expect, needs=lambda: [parent.runs for parent in parents]
+            ),)  # fmt: skip
 
         product: Product[T] = Product((spec.key,), get, lambda: read(product.run))
         return product
 
 
 def load_data(task: str, profile: str, progress: bool = True) -> Dataset:
-    """The dataset of ``task``, at ``profile``'s size and collected first if it is a local one.
-
-    Raises ``UsageError`` saying how to get it for a remote or imported one that is not there.
-    """
+    """The dataset of ``task``, at ``profile``'s size and collected first if it is a local one;
+    ``UsageError`` saying how to get it for a remote or imported one that is not there."""
     chosen = tasks.get(task)
     folder = loading.home(chosen, profile)
     if chosen.source == "local":

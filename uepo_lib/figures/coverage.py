@@ -210,7 +210,8 @@ def _numbers(network: torch.nn.Module) -> int:
 def mode_kinds(table: pd.DataFrame) -> Figure:
     """Left: coverage against n beside the null, a panel a family; right: persistence."""
     figure = plt.figure(figsize=(9.2, 4.4))
-    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=(1.15, 1)))
+    halves = figure.add_gridspec(1, 2, width_ratios=(1.15, 1))
+    left, right = (figure.add_subfigure(halves[i]) for i in (0, 1))
     grid = left.subplots(2, 2, sharex=True, sharey=True)
     for axes, (title, kinds) in zip(np.ravel(grid), FAMILIES.items(), strict=True):
         _coverage(axes, table, kinds)

@@ -50,9 +50,10 @@ def closed_form_says(kept: pd.DataFrame) -> str:
     """How far the closed form is from what is kept, along the perturbation, a robot and chain.
 
     ``kept`` has columns name, steps, step, along, closed_form. The last step, at which nothing is
-    left that could take a perturbation back, does not count.
+    left that could take a perturbation back, does not count, nor those at which the closed form
+    keeps less than a hundredth: there is nothing to compare.
     """
-    early, parts = kept[kept["step"] < kept["steps"]], []
+    early, parts = kept[(kept["step"] < kept["steps"]) & (kept["closed_form"] >= 0.01)], []
     for (name, steps), part in early.groupby(["name", "steps"], sort=False):
         mean = part.groupby("step")[["along", "closed_form"]].mean()
         ratio = mean["closed_form"] / mean["along"]
