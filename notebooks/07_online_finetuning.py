@@ -405,7 +405,8 @@ changed = nll["D, held out"]["after"] - nll["D, held out"]["before"]
 Markdown(
     f"**Verdict.** Online data is harder before the refit: {statistics.verdict(shifted)}, mean "
     f"{shifted.mean():+.2f} nats. The refit lowers its NLL: {statistics.verdict(lowered)}, mean "
-    f"{lowered.mean():+.2f}. The NLL of held-out D, of episodes that chose nothing, changes by {changed.mean():+.2f} nats."
+    f"{lowered.mean():+.2f}. The NLL of held-out D, of episodes that chose nothing, changes by "
+    f"{changed.mean():+.2f} nats."
 )
 
 # %% [markdown]
