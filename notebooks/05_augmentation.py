@@ -70,7 +70,6 @@ drawn += ["sharpness", "joint_training", "joint_calibration", "epsilon_volume", 
 outputs = [path for d in drawn for path in (f"figures/05_{d}.png", f"tables/05_{d}.csv")]
 here = notebook.start("05_augmentation", profile, outputs)
 seeds = here.budget.seeds
-pd.set_option("display.max_colwidth", None)  # verdicts are shown whole
 
 # %% [markdown]
 # ## One measured number

@@ -40,7 +40,7 @@ profile: str | None = None  # None: $UEPO_PROFILE, else laptop
 
 # %%
 import pandas as pd
-from IPython.display import Markdown, display
+from IPython.display import Markdown
 
 from uepo_lib import notebook, settings
 from uepo_lib.experiments import comparison_expected
@@ -366,8 +366,7 @@ budget.set_index("row")
 # %%
 by_task_settings = pd.DataFrame([vars(s) for s in settings.SETTINGS])
 here.table(by_task_settings.astype(str), "12_settings", task=task, seeds=[])
-with pd.option_context("display.max_colwidth", None):
-    display(by_task_settings)
+by_task_settings
 
 # %%
 equal = online[online["row"] != "uni_o4_more"]["training_steps"]

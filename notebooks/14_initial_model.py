@@ -71,7 +71,6 @@ drawn = ["toy", "kept", "gain", "rounds"]
 outputs = [path for d in drawn for path in (f"figures/14_{d}.png", f"tables/14_{d}.csv")]
 here = notebook.start("14_initial_model", profile, [*outputs, "tables/14_verdicts.csv"])
 grid, task = e5.grid_of(here.profile), "hopper-medium, slice"
-pd.set_option("display.max_colwidth", None)  # verdicts are shown whole
 
 # %% [markdown]
 # ## A world in which everything is known
