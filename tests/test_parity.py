@@ -123,15 +123,17 @@ def test_records_of_different_settings_make_no_table() -> None:
 @pytest.fixture
 def data() -> Dataset:
     """Three episodes: terminated after 4 steps, cut off after 3, terminated after 2."""
-    raw = torch.randn(12, 11, generator=torch.Generator().manual_seed(0))
+    task = tasks.get(settings.TASK)
+    sizes = task.robot.state_dim, task.robot.action_dim
+    raw = torch.randn(12, sizes[0], generator=torch.Generator().manual_seed(0))
     now = [0, 1, 2, 3, 5, 6, 7, 9, 10]
     normaliser = Normaliser(raw.mean(0), raw.std(0))
     return Dataset(
-        task=tasks.get("hopper-medium"),
+        task=task,
         key=DatasetKey("toy", "0", "0"),
         normaliser=normaliser,
         states=normaliser(raw[now]),
-        actions=torch.linspace(-1, 1, 27).view(9, 3),
+        actions=torch.linspace(-1, 1, 9 * sizes[1]).view(9, -1),
         rewards=torch.arange(9.0),
         next_states=normaliser(raw[[i + 1 for i in now]]),
         terminated=torch.tensor([0, 0, 0, 1, 0, 0, 0, 0, 1], dtype=torch.bool),
@@ -258,7 +260,7 @@ def test_our_trainers_leave_a_policy(algorithm: str, data: Dataset, tmp_path: Pa
     }  # fmt: skip
     train_ours.train(job)
     assert facts.read_json(tmp_path / "job" / "facts.json")["steps"] == 3
-    assert player.play(tmp_path / "job" / "policy.npz", HOPPER, 1)["lengths"][0] > 0
+    assert player.play(tmp_path / "job" / "policy.npz", data.task.robot, 1)["lengths"][0] > 0
 
 
 def test_our_ppo_leaves_a_policy(tmp_path: Path) -> None:
@@ -323,3 +325,13 @@ def test_a_trial_stays_out_of_what_is_committed() -> None:
 def test_wrong_options_are_answered(asked: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         command.main(asked)
+
+
+@pytest.mark.parametrize(("changed", "dirty"), [([], False), (["README.md"], True)])
+def test_evidence_does_not_make_itself_dirty(
+    changed: list[str], dirty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = records.places(settings.scale("full"))
+    own = ["results/reference/parity/", "results/reference/parity/records/bc-ours-0.json"]
+    monkeypatch.setattr(facts, "changed_files", lambda _: [*own, *changed])
+    assert records.code(where)["dirty"] is dirty

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from benchmarks.parity import arrays, player, records, settings
 from benchmarks.parity.records import Key, Places
 from benchmarks.parity.settings import DIFFERENCES, PEERS, SIDES, Scale
-from uepo_lib import facts
+from uepo_lib import facts, tasks
 from uepo_lib.errors import UsageError
 from uepo_lib.locomotion import HOPPER
 from uepo_lib.study import load_data
@@ -88,12 +88,14 @@ def compute(where: Places, scale: Scale, key: Key) -> bool:
             must = records.wanted(scale, key)
             data, name = (None, None) if algorithm == "ppo" else prepare(where, scale)
             took = train(folder, key, must["settings"], data)
-            played = player.play(folder / "policy.npz", HOPPER, scale.episodes)
+            robot = HOPPER if algorithm == "ppo" else tasks.get(settings.TASK).robot
+            played = player.play(folder / "policy.npz", robot, scale.episodes)
             record = {
                 "algorithm": algorithm, "side": side, "seed": seed, "peer": PEERS[algorithm],
                 "scale": scale.name, "data": f"{settings.TASK} {name}" if name else None,
                 **must, "differences": DIFFERENCES[algorithm], **took,
-                "evaluator": {**facts.versions(), **facts.commit()}, "cpu": facts.cpu(), **played,
+                "evaluator": {**facts.versions(), **records.code(where)}, "cpu": facts.cpu(),
+                **played,
             }  # fmt: skip
             facts.write_json(where.record(key), record)
     except Timeout:
@@ -122,6 +124,6 @@ def measure_speed(where: Places, scale: Scale, algorithm: str) -> None:
     ratio = median(pair["ours"] / max(pair["theirs"], 1e-3) for pair in pairs)
     content = {
         "settings": given, "seconds": pairs, "ratio": round(ratio, 3), "cpu": facts.cpu(),
-        **facts.commit(),
+        **records.code(where),
     }  # fmt: skip
     facts.write_json(path, content)

@@ -69,6 +69,15 @@ def places(scale: Scale, elsewhere: Path | None = None) -> Places:
     return Places(elsewhere or (full if scale.name == "full" else work / "evidence"), work)
 
 
+def code(where: Places) -> dict[str, Any]:
+    """The commit, and whether anything but the evidence itself differs from it."""
+    root = facts.repository()
+    assert root is not None  # places has asked
+    own = where.evidence.relative_to(root).as_posix() if where.evidence.is_relative_to(root) else ""
+    changed = [f for f in facts.changed_files(root) or () if not (own and f.startswith(own))]
+    return {"commit": facts.commit(root)["commit"], "dirty": bool(changed)}
+
+
 def wanted(scale: Scale, key: Key) -> dict[str, Any]:
     """What a record of ``key`` must say to count."""
     algorithm, side, _ = key

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from benchmarks.parity.settings import PEERS, SIDES
+from benchmarks.parity.settings import PEERS, PPO, SIDES, TASK
 from uepo_lib.errors import check
 from uepo_lib.statistics import VERDICT_SEEDS, Interval
 
@@ -155,10 +155,11 @@ def markdown(records: Records, speeds: Mapping[str, Mapping[str, Any]], scale: s
         text.write(f"Scale `{scale}`: the numbers mean nothing.\n\n")
     episodes = next((r["episodes"] for r in records.values()), 0)
     text.write(
-        f"Mean returns in Hopper-v5 of noise-free policies, {episodes} episodes from the same "
-        "reset seeds, all played by one evaluator. The interval is Welch's, 95 %, seeds against "
-        "seeds; *at least at par*: its lower end is above −5 % of theirs. Time: ours over theirs "
-        "for equally many updates (PPO: environment steps), timed in turns.\n\n"
+        f"Mean returns of noise-free policies, {episodes} episodes from the same reset seeds, all "
+        f"played by one evaluator; PPO in {PPO['environment']}, BC and IQL from {TASK}. The "
+        "interval is Welch's, 95 %, seeds against seeds; *at least at par*: its lower end is above "
+        "−5 % of theirs. Time: ours over theirs for equally many updates (PPO: environment steps), "
+        "timed in turns.\n\n"
     )
     heads = ["", "peer", "ours", "theirs", "ours − theirs", "−5 %", "verdict", "time"]
     text.write(_line(heads) + _line(["---"] * len(heads)))
