@@ -3,7 +3,7 @@
 | profile | for |
 |---|---|
 | smoke | every line of code runs; the numbers mean nothing |
-| laptop | the default: local data, three seeds, about three hours on two cores |
+| laptop | the default: local data, three seeds, two to three hours on two cores |
 | full | five seeds and five times the data and updates, some 70 core-hours, estimated |
 | paper | the sizes that Uni-O4 published; a GPU |
 
