@@ -308,7 +308,7 @@ def test_ratios_share_a_pool_and_the_number_of_updates(world: None) -> None:
     assert runs[0].id != epsilon.measure(0, "tiny").run.id
     assert set(found["epsilon"].dropna()) == {1e6}
     last = {int(p.run.metrics["step"].iloc[-1]) for p in (cells.initial, *cells.cells.values())}
-    assert last == {TINY_RATIOS.updates(256)}
+    assert last == {TINY_RATIOS.updates(TINY.dynamics_batch)}
     filled = found[found["step"] == 1].groupby(["source", "ratio", "acceptance"])["volume"].first()
     for source in ("model", "simulator"):
         for ratio in TINY_RATIOS.ratios:
