@@ -160,6 +160,8 @@ def markdown(records: Records, speeds: Mapping[str, Mapping[str, Any]], scale: s
         "interval is Welch's, 95 %, seeds against seeds; *at least at par*: its lower end is above "
         "−5 % of theirs. Time: ours over theirs for equally many updates (PPO: environment steps), "
         "timed in turns.\n\n"
+        f"{TASK} was chosen after a look: on hopper-medium, the first choice, five clones a side "
+        "spread too far to show 5 % (`results/reference/parity/hopper-medium`).\n\n"
     )
     heads = ["", "peer", "ours", "theirs", "ours − theirs", "−5 %", "verdict", "time"]
     text.write(_line(heads) + _line(["---"] * len(heads)))
