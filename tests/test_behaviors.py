@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from uepo_lib import behavior_training, behaviors, tasks
-from uepo_lib.behavior_training import LEVELS, BehaviourConfig, Clone, Replay, train_behaviour
+from uepo_lib.behavior_levels import LEVELS, BehaviourConfig, Clone, Replay
+from uepo_lib.behavior_training import train_behaviour
 from uepo_lib.behaviors import PolicyDriver, load_behaviour, read_behaviour
 from uepo_lib.errors import UsageError
 from uepo_lib.locomotion import HOPPER

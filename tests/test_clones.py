@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from diffusion_toys import check_golden, randn, random_windows, small_model
 from model_toys import MemoryRecorder
@@ -10,6 +11,7 @@ from uepo_lib import distillation, extraction, regression, values
 from uepo_lib.cloning import CloneConfig
 from uepo_lib.denoisers import DenoiserConfig
 from uepo_lib.diffusion import DiffusionConfig
+from uepo_lib.errors import UsageError
 from uepo_lib.policies import GaussianConfig, GaussianPolicy
 from uepo_lib.subpolicies import SubPolicies
 
@@ -33,6 +35,16 @@ def test_golden_extraction() -> None:
     weight = torch.tensor(recorder.rows[-1][1]["weight"])
     found = {**moments(policy), "weight": weight}
     check_golden("extraction", found, extraction.REVISION, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("returns", "said"), [([], "returns='none'"), ([5.0, 5.0], "returns='all 5.0'")]
+)
+def test_returns_that_set_no_scale_are_refused(returns: list[float], said: str) -> None:
+    with pytest.raises(UsageError, match=f"^{said}: must be .*to scale by their range"):
+        extraction.advantage_scale(extraction.ExtractionConfig(), torch.tensor(returns))
+    as_they_are = extraction.ExtractionConfig(scale_by_returns=False)
+    assert extraction.advantage_scale(as_they_are, torch.tensor(returns)) == 1.0
 
 
 def test_golden_regression() -> None:

@@ -127,6 +127,22 @@ def test_what_is_there_is_left_alone(folder: Path) -> None:
     assert times() == before
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "play", None)  # not callable: collecting would fail
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file" / "data", Path("/proc/nowhere")):
+        with pytest.raises(UsageError, match=r"cannot be written .*; set MINARI_") as error:
+            collect(MEDIUM, SMALL, folder, progress=False)
+        assert str(error.value).startswith(f"{folder}: ")
+
+
+def test_what_is_there_needs_no_writing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection, "writable", None)
+    assert collect(MEDIUM, SMALL, folder, progress=False) == "present"
+
+
 def test_another_recipe_in_its_place_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match="num_transitions differ") as caught:
         collect(MEDIUM, dataclasses.replace(SMALL, num_transitions=404), folder, progress=False)

@@ -26,7 +26,7 @@ from uepo_lib.errors import UsageError
 from uepo_lib.maze import WaypointDriver
 from uepo_lib.recipes import CONTROLLER, Part, Recipe
 from uepo_lib.robots import Env, Robot, mujoco_of
-from uepo_lib.storage import Trajectory, write_dataset
+from uepo_lib.storage import Trajectory, writable, write_dataset
 from uepo_lib.tasks import Task
 
 REVISION = 1
@@ -48,28 +48,35 @@ def collect(task: Task, recipe: Recipe, folder: Path, progress: bool = True) -> 
     """Make ``task``'s dataset below ``folder`` unless it is there: ``"collected"`` or
     ``"present"``.
 
-    Raises ``UsageError`` if a dataset of another recipe lies in its place.
+    Raises ``UsageError`` if a dataset of another recipe lies in its place, or nothing can be
+    written there.
     """
     record = full_recipe(task, recipe)
     target = folder / task.dataset_id
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{task.name}.lock"):  # a second process waits, then finds it
-        if target.exists():
-            _same_recipe(task, target, record)
-            return "present"
-        trajectories: list[Trajectory] = []
-        for number, part in enumerate(recipe.parts):
-            seed = 10_000 * recipe.seed + 1_000 * number
-            steps = round(recipe.num_transitions * part.share)
-            trajectories += play(task.robot, part, steps, recipe.num_envs, seed, progress)
-        write_dataset(
-            task,
-            trajectories,
-            folder,
-            metadata={"recipe": record},
-            algorithm=_algorithm(task, recipe),
-        )
-    return "collected"
+    if not target.exists():
+        with FileLock(writable(folder) / f".{task.name}.lock"):
+            if not target.exists():  # a second process has waited, and finds it
+                _collect(task, recipe, folder, record, progress)
+                return "collected"
+    _same_recipe(task, target, record)
+    return "present"
+
+
+def _collect(
+    task: Task, recipe: Recipe, folder: Path, record: dict[str, Any], progress: bool
+) -> None:
+    trajectories: list[Trajectory] = []
+    for number, part in enumerate(recipe.parts):
+        seed = 10_000 * recipe.seed + 1_000 * number
+        steps = round(recipe.num_transitions * part.share)
+        trajectories += play(task.robot, part, steps, recipe.num_envs, seed, progress)
+    write_dataset(
+        task,
+        trajectories,
+        folder,
+        metadata={"recipe": record},
+        algorithm=_algorithm(task, recipe),
+    )
 
 
 def _algorithm(task: Task, recipe: Recipe) -> str:

@@ -49,6 +49,8 @@ def advantage_scale(cfg: ExtractionConfig, returns: Tensor) -> float:
     """c of the formula above, from the returns of D's episodes (M,)."""
     if not cfg.scale_by_returns:
         return 1.0
+    whole = "of one whole episode at least, to scale by their range"
+    check(len(returns) > 0, "returns", "none", whole)
     span = float(returns.max() - returns.min())
     check(span > 0, "returns", f"all {float(returns[0]):.1f}", "different, to scale by their range")
     return 1000 / span

@@ -26,7 +26,7 @@ from uepo_lib.datasets import Dataset
 from uepo_lib.errors import UsageError, check
 from uepo_lib.locomotion import never
 from uepo_lib.robots import Array, Env, Robot
-from uepo_lib.storage import Trajectory, write_dataset
+from uepo_lib.storage import Trajectory, writable, write_dataset
 from uepo_lib.tasks import Task
 
 
@@ -154,7 +154,7 @@ def collect(task: Task, profile: str, act: Act, num_steps: int, seed: int = 0) -
     folder = loading.home(task, profile)
     if (folder / task.dataset_id).exists():
         return folder / task.dataset_id
-    folder.mkdir(parents=True, exist_ok=True)
+    writable(folder)
     env, generator = task.robot.make(), np.random.default_rng(seed)
     episodes: list[Trajectory] = []
     while sum(map(len, episodes)) < num_steps:

@@ -22,7 +22,7 @@ from filelock import FileLock
 from uepo_lib import facts
 from uepo_lib.errors import UsageError
 from uepo_lib.robots import Robot
-from uepo_lib.storage import minari_root
+from uepo_lib.storage import minari_root, writable
 from uepo_lib.tasks import Task
 
 PATIENCE = 1.5
@@ -40,8 +40,7 @@ def download(task: Task, folder: Path) -> Path:
     (within 2 seconds) or does not hold the dataset, or ``task`` cannot use what arrived.
     """
     target = folder / task.dataset_id
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{task.name}.lock"):  # a second process waits, then finds it
+    with FileLock(writable(folder) / f".{task.name}.lock"):  # a second process waits, then finds it
         if not target.exists():
             _need_remote(task)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".downloading-") as temporary:

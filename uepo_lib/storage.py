@@ -39,6 +39,22 @@ class Trajectory:
         return len(self.actions)
 
 
+def writable(folder: Path) -> Path:
+    """``folder``, made if it is missing; ``UsageError`` where no file can be made in it.
+
+    Asked before data is collected, which takes longer than to find out.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(
+            f"{folder}: cannot be written ({reason}); set MINARI_DATASETS_PATH to a folder that can"
+        ) from None
+
+
 def write_dataset(
     task: Task,
     trajectories: Sequence[Trajectory],
@@ -51,13 +67,14 @@ def write_dataset(
 
     Built in a temporary folder and renamed, so that an interruption leaves nothing half-written.
     ``metadata`` goes beside Minari's own, with the versions and the notes of the robot.
-    Raises ``UsageError`` for no trajectories, and where a dataset lies already.
+    Raises ``UsageError`` for no trajectories, where a dataset lies already, and where nothing can
+    be written.
     """
     check(len(trajectories) > 0, "trajectories", "none", "at least one episode")
     target = folder / task.dataset_id
     if target.exists():
         raise UsageError(f"{task.dataset_id!r} is in {folder} already: remove it first")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    writable(target.parent)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
         _write(task, trajectories, metadata, algorithm, Path(temporary))
         os.replace(Path(temporary) / task.dataset_id, target)
