@@ -167,7 +167,7 @@ def _data_need(study: Study) -> None:
     data_need.compute(study.seed, study.profile)
 
 
-MODELS = {name: _models(name) for name in ("dynamics", "diffusion_policy", "critic", "clone")}
+MODELS = {name: _models(name) for name in ("diffusion_policy", "dynamics", "critic", "clone")}
 METHODS = {
     "uepo": _uepo,
     "epsilon": _epsilon,

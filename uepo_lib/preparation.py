@@ -39,8 +39,8 @@ def prepare(profile: str, workers: int | None = None) -> None:
     load_all(list(tasks.LOCAL), profile, workers)
     seeds = profiles.budget(profile).seeds
     waves: dict[str, list[Job]] = {
-        "models": [(TASK, name, seed) for name in MODELS for seed in seeds]
-        + [(QUIET, "diffusion_policy", seed) for seed in seeds],
+        "models": [(QUIET, "diffusion_policy", seed) for seed in seeds]
+        + [(TASK, name, seed) for name in MODELS for seed in seeds],
         "methods": [(TASK, name, seed) for name in METHODS for seed in seeds]
         + [(task, "ranking", seed) for task in (TASK, QUIET) for seed in seeds]
         + [(TASK, name, seeds[0]) for name in ONE_SEED]
