@@ -101,7 +101,9 @@ class ChunkedEnvs:
         after = self.windows.clone()
         for episode in episodes:
             self._finish(episode.env)
-        return Chunk(*map(torch.from_numpy, (reward, steps, *ends)), after), episodes
+        gained, executed = torch.from_numpy(reward), torch.from_numpy(steps)
+        terminated, truncated = torch.from_numpy(ends)
+        return Chunk(gained, executed, terminated, truncated, after), episodes
 
     def _step_one(self, i: int, action: NDArray[np.float32]) -> tuple[float, tuple[bool, bool]]:
         window = self._rows[i]
