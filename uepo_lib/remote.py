@@ -37,7 +37,8 @@ def download(task: Task, folder: Path) -> Path:
     One that is there already is verified instead. The remote is Minari's own unless
     ``MINARI_REMOTE`` says otherwise; progress is shown on standard error. Raises ``UsageError``,
     and leaves nothing behind, where the ``remote`` extra is missing, the remote does not answer
-    (within 2 seconds) or does not hold the dataset, or ``task`` cannot use what arrived.
+    (within 2 seconds) or does not hold the dataset, ``task`` cannot use what arrived, or ``folder``
+    cannot be written.
     """
     target = folder / task.dataset_id
     with FileLock(writable(folder) / f".{task.name}.lock"):  # a second process waits, then finds it
