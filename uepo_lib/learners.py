@@ -6,6 +6,7 @@ Each stage is trained once for one task and seed and shared by the methods and e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict
 from types import ModuleType
 from typing import Any
@@ -158,7 +159,7 @@ class Learners(Models):
             return [together.select(i).requires_grad_(True) for i in range(together.n)]
 
         def read(run: Run) -> GaussianEnsemble:
-            return load(ensemble.value, run)
+            return load(deepcopy(ensemble.value), run)  # the clones stay what they were
 
         def tensors(improved: Sequence[Any]) -> dict[str, Tensor]:
             return GaussianEnsemble.of(improved).state_dict()

@@ -179,7 +179,7 @@ def stability(online: pd.DataFrame, row: str = "uepo") -> pd.DataFrame:
         rows.append(
             {"task": task, "start": part["start"].mean(), "end": part["end"].mean(),
              "gain": found.mean, "low": found.low, "high": found.high, "holds": holds.mean(),
-             "not_below_start": (part["last_three"] >= part["start"]).mean(),
+             "not_below_start": (part["last_three"] >= part["first_look"]).mean(),
              "moved": (part["shift"] > MOVED).mean(), "shift": part["shift"].mean(),
              "seeds": len(part)}
         )  # fmt: skip

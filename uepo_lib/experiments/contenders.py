@@ -36,6 +36,8 @@ class Contender:
     policy: Product[Any] | None
     online: Product[OnlineActor] | None = None
     sampled: bool = False
+    many: bool = False
+    """A set of policies, whose score is the mean over its members: fewer episodes of each do."""
     privileged: Product[Any] | None = None
     """What stepped the simulator before the online phase; its steps are on the online axis."""
 
@@ -122,7 +124,9 @@ def _diffusion(study: Study, printed: UEPO, improved: UEPO) -> dict[str, Contend
         "kappa_0": Diffusion(
             "diffusion, κ = 0", policy=zero, online=study.fine_tune(zero, critic)
         ),
-        "kappa_1": Diffusion("diffusion, κ = 1, all seeds", policy=study.sub_policies(model, 1.0)),
+        "kappa_1": Diffusion(
+            "diffusion, κ = 1, all seeds", policy=study.sub_policies(model, 1.0), many=True
+        ),
         "fresh": Diffusion(
             "diffusion, fresh noise", policy=fresh, online=study.fine_tune(fresh, critic),
             sampled=True,

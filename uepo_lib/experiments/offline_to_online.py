@@ -58,11 +58,11 @@ class Comparison:
         return self.online is None or name in self.online or task == TUNING_TASK
 
 
-THREE = ("hopper-medium", "walker2d-medium", "pen-cloned")
+THREE = ("hopper-medium", "hopper-medium-replay", "pen-cloned")
 COMPARISONS = {
     "smoke": Comparison(("hopper-medium",)),
     "laptop": Comparison(THREE, EVERYWHERE, ("bc_chunk", "mse", "bppo", "distilled")),
-    "full": Comparison(THREE),
+    "full": Comparison((*THREE, "walker2d-medium")),
     "paper": Comparison(
         (
             *(
@@ -156,7 +156,8 @@ def _played(study: Study, row: Contender) -> dict[str, Product[Evaluation]]:
     assert row.policy is not None
     if row.sampled:
         return {"sampled": study.evaluate(row.policy, sampled=True)}
-    return {"offline": study.evaluate(row.policy)}
+    count = study.budget.curve_episodes if row.many else study.budget.evaluation_episodes
+    return {"offline": study.evaluate(row.policy, count)}
 
 
 def _offline(played: dict[str, Product[Evaluation]], robot: Robot) -> dict[str, float]:

@@ -22,22 +22,23 @@ def summary(run: Run, study: Study, before: int = 0) -> dict[str, Any]:
     """Scores, sample efficiency, price of the switch, shift, steps; ``before`` of them were taken
     in the simulator before the online phase.
 
-    ``last`` and ``best`` are fresh episodes of the last and of the best-looking policy, the same
-    ones where these are one; ``dip_exploring`` is of the episodes that the exploring policy played;
-    ``to_expert`` are the steps to 90 % of the expert's mean return, unless ``censored``.
+    ``start``, ``end`` and ``best`` are the first, the last and the best-looking policy on the same
+    episodes, which no look has used; ``first_look``, ``last_three`` and ``highest`` are of the
+    looks, and ``dip_exploring`` of their episodes; ``to_expert`` are the steps to 90 % of the
+    expert's mean return, unless ``censored``.
     """
     robot = study.task.robot
     looks, seen = run.table("evaluations").frame(), run.tensors("returns")
     scores = looks["return"].map(robot.normalised)
     score = {name: robot.normalised(float(values.mean())) for name, values in seen.items()}
     exploring, spent = score["start_exploring"], run.record["environment"]
-    same = seen["start"][: len(seen["start_exploring"])]
-    price = dip(scores, robot.normalised(float(same.mean())), exploring)
+    price = dip(scores, exploring)
     return {
         "start": score["start"], "end": score["end"], "gain": score["end"] - score["start"],
-        "last": score["last_fresh"], "best": score["best_fresh"],
+        "best": score["best"],
         "best_at": run.json("best")["env_steps"] + before,
-        "last_three": float(scores.iloc[-3:].mean()), "highest": float(scores.max()),
+        "first_look": float(scores.iloc[0]), "last_three": float(scores.iloc[-3:].mean()),
+        "highest": float(scores.max()),
         **efficiency(looks["env_steps"], scores, expert_level(study), before),
         "dip_exploring": price.exploring, "dip_updates": price.updates,
         "policy_kl": float(looks["policy_kl"].iloc[-1]), "shift": float(looks["shift"].iloc[-1]),

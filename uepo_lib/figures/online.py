@@ -82,17 +82,15 @@ def curves_table(
 def switch_table(runs: Mapping[tuple[str, int], Run], robot: Robot) -> pd.DataFrame:
     """What the switch costs, in points of score: columns method, seed, start, exploration, …
 
-    ``exploration``: the noise-free start minus the exploring one, which is of fewer episodes, the
-    first of the same reset seeds. ``update``: the start minus the first look at a policy that
-    moved. ``lowest``: minus the lowest such look.
+    All on the episodes of the looks. ``start`` is the first one, ``exploration`` what the same
+    policy loses with its noise, ``update`` the start minus the first look at a policy that moved,
+    ``lowest`` minus the lowest such look.
     """
     rows = []
     for (name, seed), run in runs.items():
-        start, exploring = (
-            robot.normalised(float(run.tensors("returns")[key].mean()))
-            for key in ("start", "start_exploring")
-        )
+        exploring = robot.normalised(float(run.tensors("returns")["start_exploring"].mean()))
         seen = run.table("evaluations").frame()
+        start = robot.normalised(float(seen["return"].iloc[0]))
         looks = seen[seen.displacement > 0]["return"].map(robot.normalised)
         rows.append(
             {"method": name, "seed": seed, "start": start, "exploration": start - exploring,
