@@ -16,6 +16,7 @@ from torch import Tensor
 from uepo_lib import training, values
 from uepo_lib.datasets import Transitions
 from uepo_lib.errors import UsageError
+from uepo_lib.networks import ensemble_mlp, mlp, multiply_
 from uepo_lib.values import Critic, IQLConfig, build, expectile_loss, iql_loss, train_iql
 
 SMALL = IQLConfig(hidden_q=(32, 32), hidden_v=(32, 32), batch_size=64, num_updates=30)
@@ -124,11 +125,12 @@ def test_v_learns_from_the_target_and_q_from_v() -> None:
 
 
 def test_target_moves_by_polyak_every_second_update() -> None:
-    cfg = dataclasses.replace(SMALL, num_updates=1)
+    plain = dataclasses.replace(SMALL, scale_rewards=False)
+    cfg = dataclasses.replace(plain, num_updates=1)
     start = build(cfg, 3, 1, seed=0)
     after_one = train(cfg)
     assert _same(start.target_net.state_dict(), after_one.target_net.state_dict())
-    after_two = train(dataclasses.replace(SMALL, num_updates=2))
+    after_two = train(dataclasses.replace(plain, num_updates=2))
     for old, new, online in zip(
         start.target_net.parameters(),
         after_two.target_net.parameters(),
@@ -214,6 +216,54 @@ def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 def test_bad_settings_are_named(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=name):
         IQLConfig(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("factor", [0.01, 300.0])
+def test_a_perceptron_is_multiplied_layer_by_layer(factor: float) -> None:
+    for network, x in (
+        (mlp((3, 8, 8, 1)), randn(20, 3)),
+        (ensemble_mlp(2, (3, 8, 1)), randn(2, 20, 3)),
+    ):
+        wanted = factor * network(x)
+        before = [p.abs().mean() for p in network.parameters()][::2]
+        multiply_(network, factor)
+        torch.testing.assert_close(network(x), wanted, rtol=1e-4, atol=1e-5 * factor)
+        grown = [
+            p.abs().mean() / b for p, b in zip([*network.parameters()][::2], before, strict=True)
+        ]
+        torch.testing.assert_close(
+            torch.stack(grown), torch.full((len(grown),), factor ** (1 / len(grown)))
+        )
+
+
+@pytest.mark.parametrize("factor", [0.125, 1024.0])
+def test_values_follow_the_unit_of_the_rewards(factor: float) -> None:
+    """Whatever the unit, training is the same; raw rewards of a thousand would hardly be learnt."""
+    louder = dataclasses.replace(DATA, rewards=factor * DATA.rewards)
+    for cfg, alike in ((SMALL, True), (dataclasses.replace(SMALL, scale_rewards=False), False)):
+        plain, found = train(cfg), train_iql(cfg, louder, seed=0, progress=False)
+        for name in ("q", "v"):
+            rows = (DATA.states, DATA.actions) if name == "q" else (DATA.states,)
+            wanted = factor * getattr(plain, name)(*rows)
+            assert torch.allclose(getattr(found, name)(*rows), wanted, rtol=1e-3) == alike
+
+
+def test_what_is_logged_has_the_unit_of_the_rewards() -> None:
+    logged = {}
+    for factor in (1.0, 64.0):
+        rows = dataclasses.replace(DATA, rewards=factor * DATA.rewards)
+        recorder = MemoryRecorder()
+        train_iql(SMALL, rows, seed=0, progress=False, recorder=recorder)
+        _, logged[factor] = recorder.rows[-1]
+    for name, power in (("v_mean", 1), ("q_mean", 1), ("v_loss", 2), ("q_loss", 2)):
+        assert logged[64.0][name] == pytest.approx(64**power * logged[1.0][name], rel=1e-4)
+
+
+def test_data_without_a_reward_are_worth_nothing() -> None:
+    nothing = dataclasses.replace(DATA, rewards=torch.zeros(len(DATA)))
+    assert values.value_unit(SMALL, nothing.rewards) == 1
+    critic = train_iql(SMALL, nothing, seed=0, progress=False)
+    assert critic.v(DATA.states).abs().mean() < 1
 
 
 def test_bad_data_are_refused() -> None:

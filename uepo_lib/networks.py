@@ -55,6 +55,20 @@ def _stack(
     return nn.Sequential(*layers)
 
 
+@torch.no_grad()
+def multiply_(network: nn.Module, factor: float) -> None:
+    """Multiply the outputs of a perceptron with ReLUs by ``factor`` > 0, in place.
+
+    Every layer takes its equal share, so that a later optimiser, whose steps are of one size,
+    meets weights of one size.
+    """
+    layers = [m for m in network.modules() if isinstance(m, nn.Linear | EnsembleLinear)]
+    share = factor ** (1 / len(layers))
+    for depth, layer in enumerate(layers, start=1):
+        layer.weight.mul_(share)
+        layer.bias.mul_(share**depth)
+
+
 class StateValue(nn.Module):
     """V(s): (N, S) -> (N,), around a perceptron with one output."""
 

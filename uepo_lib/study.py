@@ -176,6 +176,7 @@ class Workbench:
                 "num_updates": b.critic_updates,
                 "batch_size": b.critic_batch,
                 "polyak": b.critic_polyak,
+                "scale_rewards": self.profile != "paper",
                 "hidden_q": b.q_hidden,
                 "hidden_v": b.v_hidden,
             },

@@ -13,17 +13,17 @@ is bootstrapped. Source: IQL (arXiv 2110.06169), equations 5 and 6; sizes after 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from uepo_lib.datasets import Transitions
 from uepo_lib.errors import check
-from uepo_lib.networks import ensemble_mlp, mlp
+from uepo_lib.networks import ensemble_mlp, mlp, multiply_
 from uepo_lib.training import GeneratorState, Metrics, Recorder, Stateful, descend, fit
 
-REVISION = 1
+REVISION = 2
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,9 @@ class IQLConfig:
     """Critic sizes and training. Uni-O4 has V 3×512, Q 2×1024, lr 1e-4, batch 512, 2M updates.
 
     ``polyak`` is the share of the online Q in the target, mixed in every ``target_every`` updates.
+    ``scale_rewards``: learn in units of mean |r| / (1 − γ), about the size of a value, and give the
+    result in the units of D. Raw, as in Uni-O4, the networks first have to grow to values of
+    hundreds or thousands, for which they have 2M updates there.
     """
 
     hidden_q: tuple[int, ...] = (256, 256)
@@ -42,6 +45,7 @@ class IQLConfig:
     expectile: float = 0.7
     polyak: float = 0.005
     target_every: int = 2
+    scale_rewards: bool = True
 
     def __post_init__(self) -> None:
         for name in ("hidden_q", "hidden_v"):
@@ -128,6 +132,12 @@ def build(
         return Critic(cfg, state_dim, action_dim).to(device)
 
 
+def value_unit(cfg: IQLConfig, rewards: Tensor) -> float:
+    """What values are measured in while they are learnt; 1 for data without any reward."""
+    size = float(rewards.abs().mean()) / (1 - cfg.discount)
+    return size if cfg.scale_rewards and size > 0 else 1.0
+
+
 def train_iql(
     cfg: IQLConfig,
     transitions: Transitions,
@@ -138,7 +148,7 @@ def train_iql(
     progress: bool = True,
     name: str = "critic",
 ) -> Critic:
-    """Fit Q and V to ``transitions`` by IQL.
+    """Fit Q and V to ``transitions`` by IQL; what is returned and logged is in their units.
 
     Raises ``UsageError`` for empty data, and for NaN or infinite values.
     """
@@ -146,6 +156,8 @@ def train_iql(
     check(len(data) > 0, "transitions", "empty", "at least one transition")
     finite = all(bool(column.isfinite().all()) for column in data.tensors())
     check(finite, "transitions", "NaN or infinite", "finite numbers throughout")
+    unit = value_unit(cfg, data.rewards)
+    data = replace(data, rewards=data.rewards / unit)
     critic = build(cfg, transitions.states.shape[-1], transitions.actions.shape[-1], seed, device)
     learned = [p for p in critic.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(learned, lr=cfg.learning_rate, fused=True)
@@ -157,7 +169,7 @@ def train_iql(
         descend(loss, optimiser)
         if (step + 1) % cfg.target_every == 0:
             critic.update_target()
-        return metrics
+        return {k: v * (unit**2 if k.endswith("loss") else unit) for k, v in metrics.items()}
 
     parts: dict[str, Stateful] = {
         "critic": critic,
@@ -165,4 +177,7 @@ def train_iql(
         "generator": GeneratorState(generator),
     }
     fit(cfg.num_updates, update, parts, recorder=recorder, name=name, progress=progress)
-    return critic.requires_grad_(False)
+    critic.requires_grad_(False)
+    for network in (critic.q_net, critic.target_net, critic.v_net):
+        multiply_(network, unit)
+    return critic

@@ -67,7 +67,7 @@ def implicit_q(job: Job, data: Dataset) -> tuple[GaussianPolicy, float]:
     hidden, amount, rate = tuple(given["hidden"]), given["updates"], given["learning_rate"]
     values = IQLConfig(
         hidden, hidden, rate, given["batch_size"], amount, given["discount"], given["expectile"],
-        given["polyak"], given["target_every"],
+        given["polyak"], given["target_every"], scale_rewards=False,
     )  # fmt: skip
     first = _recording(job, "critic")
     critic = train_iql(values, data.transitions(), seed=seed, recorder=first, progress=False)
