@@ -32,9 +32,10 @@
 # **Run time** beyond shared models: about half a minute at `smoke`, about ten minutes on two cores
 # at `laptop`.
 #
-# **Inputs.** Hopper-medium (one behaviour, noisy), Hopper-medium-replay (many), the maze (four
-# routes, equally often); one diffusion model a task and seed. On the maze, once: n more models, n
-# Gaussian clones, each with $1/n$ of the updates, and one mixture-density network.
+# **Inputs.** Hopper-medium-replay (many behaviours) and the maze (four routes, equally often), at
+# `full` also Hopper-medium (one behaviour, noisy; at `laptop` 03 shows its seeds) and the same with
+# less noise; one diffusion model a task and seed. On the maze, once: n more models, n Gaussian
+# clones, each with $1/n$ of the updates, and one mixture-density network.
 #
 # **Outputs.** Seven figures with their tables, and a table of verdicts.
 
