@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from uepo_lib.errors import unknown
 
@@ -75,6 +77,19 @@ def panels(count: int, width: float = 3.4, height: float = 2.8) -> tuple[Figure,
     """A row of ``count`` axes; sizes in inches."""
     made, axes = plt.subplots(1, count, figsize=(width * count, height), squeeze=False)
     return made, list(axes[0])
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Numbers of a logarithmic axis as they are written, at 1, 2 and 5 times powers of ten alone:
+    more would print over one another."""
+    axis.set_minor_locator(LogLocator(subs=(2, 5)))
+    for set_formatter in (axis.set_major_formatter, axis.set_minor_formatter):
+        set_formatter(plain)
+
+
+def plain(value: float, place: float | None = None) -> str:
+    """A tick of :func:`plain_ticks`."""
+    return f"{value:g}" if f"{value:e}"[0] in "125" else ""
 
 
 def seed_lines(

@@ -95,6 +95,7 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], marker="o", linestyle="", color="0.3", markerfacecolor="white",
                label="offline"),
         Line2D([], [], marker="o", linestyle="", color="0.3", label="after online fine-tuning"),
+        Line2D([], [], marker="|", linestyle="", color="0.3", markeredgewidth=2, label="mean"),
     ]  # fmt: skip
     figure.legend(handles=marks, loc="outside upper center", ncols=len(marks))
 

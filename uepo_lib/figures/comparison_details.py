@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from uepo_lib import plotting
 from uepo_lib.figures.comparison import IMPROVED, LINES, NAMES
@@ -16,6 +17,12 @@ JUDGED = {
     "Uni-O4": ("Uni-O4 after offline PPO", plotting.COLOURS["model"]),
 }
 
+PRICES = {
+    "dip_exploring": ("o", "noise-free − exploring, both at the start"),
+    "dip_updates": ("^", "start − lowest look (0: never below)"),
+}
+"""What going online costs, by column."""
+
 
 @plotting.figure("12_switch")
 def draw_switch(table: pd.DataFrame) -> Figure:
@@ -26,19 +33,21 @@ def draw_switch(table: pd.DataFrame) -> Figure:
     for axes, task in zip(panels, tasks, strict=True):
         for place, row in enumerate(rows):
             part = table[(table["task"] == task) & (table["row"] == row)]
-            for column, shift, marker in (
-                ("dip_exploring", -0.15, "o"),
-                ("dip_updates", 0.15, "^"),
-            ):
+            for (column, (marker, _)), shift in zip(PRICES.items(), (-0.15, 0.15), strict=True):
                 axes.scatter(
                     np.full(len(part), place + shift), part[column], s=18, marker=marker,
                     color=LINES[row][0], facecolor=LINES[row][0] if marker == "o" else "white",
-                    label=column if place == 0 else None,
                 )  # fmt: skip
         axes.axhline(0, color="0.4", linewidth=0.8)
         axes.set_title(task)
         axes.set_xticks(range(len(rows)), [NAMES[r] for r in rows], rotation=40, ha="right")
-    panels[0].set_ylabel("points lost\n● by exploring   △ by updating")
+    panels[0].set_ylabel("points lost")
+    marks = [
+        Line2D([], [], marker=marker, linestyle="", color="0.3", label=label,
+               markerfacecolor="0.3" if marker == "o" else "white")
+        for marker, label in PRICES.values()
+    ]  # fmt: skip
+    figure.legend(handles=marks, loc="outside upper center", ncols=len(marks))
     return figure
 
 
@@ -57,6 +66,8 @@ def draw_shift(table: pd.DataFrame) -> Figure:
         axes.set(
             title=task, xlabel="policy shift, first to last (nats)", xscale="log", yscale="log"
         )
+        for axis in (axes.xaxis, axes.yaxis):
+            plotting.plain_ticks(axis)
     panels[0].set_ylabel("state shift from D at the end (nats)")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4)

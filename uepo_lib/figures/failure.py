@@ -20,13 +20,16 @@ from uepo_lib.diagnostics import (
 from uepo_lib.experiments.failure_pipeline import CAUSES, HEALTHY
 
 QUIET, LOUD, MILD = (plotting.COLOURS[name] for name in ("UEPO", "BC", "highlight"))
+KINDS = {QUIET: "healthy", LOUD: "provoked", MILD: "mild: no guidance, κ = 1"}
 DOORS = ((1, 1), (-1, 1), (-1, -1), (1, -1))
 TITLES = {
-    COLLAPSE: "div to the nearest plan (toy)",
-    WORSE_MODEL: "error of T̂ on real steps (maze)",
-    FAR_START: "arrivals while fine-tuning (maze)",
-    IMPLAUSIBLE: "plans from one state (toy)",
+    COLLAPSE: "div to the nearest plan (toy, one seed)",
+    WORSE_MODEL: "error of T̂ on real steps (maze, one seed)",
+    FAR_START: "arrivals while fine-tuning (maze, all seeds)",
+    IMPLAUSIBLE: "plans from one state (toy, one seed)",
 }
+REACH = 1.4
+"""Half the side of the smallest picture of walks: the doors with room around them."""
 
 
 def _colour(cause: str) -> str:
@@ -53,19 +56,15 @@ def draw_values(table: pd.DataFrame) -> Figure:
         labels = [f"{s}: {'healthy' if c == HEALTHY else c}" for c, s in columns]
         panel.set_xticks(range(len(columns)), labels, rotation=40, ha="right", size="x-small")
         panel.set(yscale="log", title=name, xlim=(-0.6, len(columns) - 0.4))
-        for set_formatter in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
-            set_formatter(_plain)
+        plotting.plain_ticks(panel.yaxis)
     axes[0].set_ylabel("value (no unit)")
     for face, label in (("none", "seeds 0 to 4: set the threshold"), ("0.3", "seeds 5 to 9: test")):
         axes[0].scatter([], [], edgecolors="0.3", facecolors=face, s=18, label=label)
     axes[0].plot([], [], "--", color="0.3", linewidth=1, label="threshold")
+    for colour, label in KINDS.items():
+        axes[0].plot([], [], "s", color=colour, markersize=5, label=label)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
-
-
-def _plain(value: float, place: float) -> str:
-    """A tick of a logarithmic axis: 1, 2 and 5 times powers of ten, the others without a number."""
-    return f"{value:g}" if f"{value:e}"[0] in "125" else ""
 
 
 def _strip(axes: Axes, place: int, part: pd.DataFrame, colour: str) -> None:
@@ -104,18 +103,20 @@ def _walks(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
         axes.plot(walk["x"], walk["y"], color=colour, alpha=0.6, linewidth=1,
                   label=label if line == 0 else None)  # fmt: skip
     x, y = zip(*DOORS, strict=True)
-    axes.scatter(x, y, marker="s", color="0.6", s=24, zorder=0)
-    axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal", xticks=(), yticks=())
+    door = None if colour == QUIET else "door"  # once, though two causes are drawn
+    axes.scatter(x, y, marker="s", color="0.6", s=24, zorder=0, label=door)
+    half = max(REACH, 1.05 * float(np.abs(axes.dataLim.get_points()).max()))
+    axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal", xticks=(), yticks=())
 
 
 def _nearest(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
     _sorted(axes, part, colour, ("D", label))
-    axes.set(xlabel="share of plans", ylabel="div below")
+    axes.set(xlabel="share of plans", ylabel="div, quantile")
 
 
 def _errors(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
     _sorted(axes, part, colour, ("model of D alone", f"T̂, {label}"))
-    axes.set(xlabel="share of held-out steps", ylabel="RMS error below")
+    axes.set(xlabel="share of held-out steps", ylabel="RMS error, quantile")
 
 
 def _sorted(axes: Axes, part: pd.DataFrame, colour: str, labels: tuple[str, str]) -> None:

@@ -28,25 +28,33 @@ def draw_times(table: pd.DataFrame) -> Figure:
     """Columns backbone, steps, n, median, p99: a band from median to 99th percentile."""
     figure, (left, right) = plotting.panels(2, 3.6, 3.0)
     usual = int(table.loc[(table["n"] > 1), "steps"].iloc[0])
-    for name, (label, colour) in BACKBONES.items():
-        part = table[table["backbone"] == name]
-        _times(left, part[part["n"] == 1], "steps", colour, label)
-        _times(right, part[part["steps"] == usual], "n", colour, label)
+    single, together = table[table["n"] == 1], table[table["steps"] == usual]
     gaussian = float(table.loc[table["backbone"] == GAUSSIAN, "median"].iloc[0])
-    for axes, text in ((left, "denoising steps (n = 1)"), (right, f"n ({usual} steps)")):
+    for axes, part, x in ((left, single, "steps"), (right, together, "n")):
+        for name, (label, colour) in BACKBONES.items():
+            _times(axes, part[part["backbone"] == name], x, colour, label)
         axes.axhline(gaussian, color=plotting.COLOURS["BC"], linestyle="--", linewidth=1)
-        for rate in RATES:
-            axes.axhline(1_000 / rate, color="0.8", linewidth=0.8, zorder=0)
-            axes.text(
-                1.01, 1_000 / rate, f"{rate} Hz", size="x-small", color="0.4", va="center",
-                transform=axes.get_yaxis_transform(),
-            )  # fmt: skip
-        axes.set(xscale="log", yscale="log", xlabel=text)
-    left.set_ylabel("time to a decision (ms)")
+        _rates(axes)
+        axes.set(xscale="log", yscale="log")
+        axes.minorticks_off()
+        values = sorted(part.loc[part["backbone"] != GAUSSIAN, x].unique())
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+    left.set(xlabel="denoising steps (n = 1)", ylabel="time to a decision (ms)")
+    right.set(xlabel=f"n sub-policies ({usual} denoising steps)")
     left.plot([], [], "--", color=plotting.COLOURS["BC"], label="Gaussian MLP")
     left.fill_between([], [], [], color="0.5", alpha=0.3, label="to the 99th percentile")
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
+
+
+def _rates(axes: Axes) -> None:
+    """The control periods of :data:`RATES`, each named at the right."""
+    for rate in RATES:
+        axes.axhline(1_000 / rate, color="0.8", linewidth=0.8, zorder=0)
+        axes.text(
+            1.01, 1_000 / rate, f"{rate} Hz", size="x-small", color="0.4", va="center",
+            transform=axes.get_yaxis_transform(),
+        )  # fmt: skip
 
 
 def _times(axes: Axes, part: pd.DataFrame, x: str, colour: str, label: str) -> None:

@@ -73,12 +73,19 @@ def draw_agreement(table: pd.DataFrame) -> Figure:
             _dots(axes, part[part["distance"] == distance], "rho", ("low", "high"))
             axes.axhline(0, color="0.6", linewidth=0.8)
             axes.set(title=f"{title}, of {of}", ylim=(-0.35, 1.05))
-            if of == "states":
-                axes.axhline(AGREES, color="0.4", linestyle=":", linewidth=1)
+            if (of, distance) == ("states", "rms"):  # of which alone it was expected
+                label = f"expected: ρ > {AGREES:g}"
+                axes.axhline(AGREES, color="0.4", linestyle=":", linewidth=1, label=label)
         row[0].set_ylabel("rank correlation over pairs, ρ")
         _dots(row[2], part[part["distance"] == "div"], "nearest")
-        row[2].axhline(float(table["chance"].iloc[0]), color="0.4", linestyle="--", linewidth=1)
-        row[2].set(title=f"div, of {of}", ylim=(0, 1.05), ylabel="same nearest (dashed: chance)")
+        chance = float(table["chance"].iloc[0])
+        row[2].axhline(chance, color="0.4", linestyle="--", linewidth=1, label="chance")
+        row[2].set(title=f"div, of {of}", ylim=(0, 1.05), ylabel="share with the same nearest")
+    for face, label in (("0.3", "one frame"), ("white", "with the change since the frame before")):
+        grid[0, 0].plot([], [], "o", color="0.3", markerfacecolor=face, label=label)
+    handles = [*grid[0, 0].get_legend_handles_labels()[0],
+               *grid[0, 2].get_legend_handles_labels()[0]]  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
 
 

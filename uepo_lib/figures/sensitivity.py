@@ -20,6 +20,8 @@ QUANTITIES = {
     "speed": ("speed", "#CC79A7"),
     "length": ("length", "#555555"),
 }
+DASHED = ("reward",)
+"""On top of the others: Hopper is paid for its speed, and one line would hide the other."""
 
 
 @plotting.figure("11_ratio")
@@ -59,6 +61,8 @@ def draw_discarded(table: pd.DataFrame) -> Figure:
             one = pd.DataFrame(part[part["quantity"] == name])
             if len(one):
                 plotting.seed_lines(axes, one, "place", "separation", colour, text)
+            if name in DASHED and len(one):
+                axes.lines[-1].set(linestyle="--", zorder=3)
         axes.axhline(0.5, color="0.4", linestyle=":", linewidth=1)
         axes.set_xticks(list(places.values()), [f"{e:g}" for e in places])
         axes.set(title=_origin(source, label), xlabel="ε (nats a dimension)", ylim=(0, 1.03))

@@ -22,6 +22,8 @@ COLOURS = {
     fixed(1.0): "UEPO", FRESH: "control", "guided": "highlight", "model": "model",
     "simulator": "data", CLONE: "BC", ZERO: "data", SELECTED: "UEPO",
 }  # fmt: skip
+NAMES = {"model": "D_diff from T̂_init", "simulator": "D_diff from the simulator"}
+"""Of lines whose name in the table is E2's short one."""
 _SEEDS = "best of n, other episodes"
 _COLUMNS = ["dial", "value", "row", "measure", "line", "seed", "y"]
 
@@ -45,7 +47,7 @@ def _of_n(returns: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in returns[returns["set"].isin([fixed(1.0), FRESH])].itertuples():
         best = row.mean if row.n == 1 else row.other_half
-        rows.append(("n", row.n, BUYS, f"score, {_SEEDS}", row.set, row.seed, best))
+        rows.append(("n", row.n, BUYS, f"normalised score, {_SEEDS}", row.set, row.seed, best))
         rows.append(("n", row.n, COSTS, "networks' passes, × 1 member", row.set, row.seed, row.n))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -55,7 +57,9 @@ def _of_guidance(dials: pd.DataFrame) -> pd.DataFrame:
     for row in dials.itertuples():
         about = (row.dial, row.value)
         rows.append((*about, BUYS, "RMS distance of what is done", "guided", row.seed, row.way_rms))
-        rows.append((*about, COSTS, "score, mean of members", "guided", row.seed, row.score))
+        rows.append(
+            (*about, COSTS, "normalised score, mean of members", "guided", row.seed, row.score)
+        )
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -76,7 +80,7 @@ def _of_data(data: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in data.itertuples():
         about = ("data", row.share)
-        rows.append((*about, BUYS, "score", row.learner, row.seed, row.score))
+        rows.append((*about, BUYS, "normalised score", row.learner, row.seed, row.score))
         rows.append((*about, COSTS, "transitions", row.learner, row.seed, row.transitions))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -109,10 +113,12 @@ def _draw_dial(axes: Axes, part: pd.DataFrame, dial: str, single: bool) -> None:
     for line in lines[:1] if counted else lines:
         mine = part[part["line"] == line]
         colour = plotting.COLOURS["data" if counted else COLOURS[line]]
-        plotting.seed_lines(axes, mine, "value", "y", colour, line)
-    axes.set_title(str(part["measure"].iloc[0]), size=8)
+        plotting.seed_lines(axes, mine, "value", "y", colour, NAMES.get(line, line))
+    axes.set_title(str(part["measure"].iloc[0]), size=7.5)
     if dial == "data":
         axes.set_xscale("log")
+        if single:  # transitions: their number goes with the share
+            axes.set_yscale("log")
     if dial == "n":
         axes.set_xticks(sorted(part["value"].unique()))
 
