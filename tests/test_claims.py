@@ -105,3 +105,27 @@ def test_a_verdict_that_is_no_label_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(claims, "CLAIMS", (Claim("x", "y", "12", wrong),))
     with pytest.raises(UsageError, match="verdict"):
         claims.judge(results(1.0))
+
+
+def test_guidance_is_told_beside_its_control_which_has_no_part_in_the_label() -> None:
+    made = results(1.0)
+    table = made.__dict__["seeds"]
+    control = table["claim"] == "guidance moves it further apart than noise of equal power"
+    table.loc[control, ["gain", "verdict"]] = [-0.5, "not supported"]
+    row = (
+        claims.judge(made).set_index("claim").loc["the guidance makes sub-policies act differently"]
+    )
+    assert row["verdict"] == "supported"
+    assert "more than unguided: +1.00 (maze-routes)" in row["measured"]
+    assert row["measured"].endswith("More than noise of equal power: -0.50 (maze-routes)")
+
+
+def test_an_effect_on_the_error_says_in_which_test_it_was_measured() -> None:
+    table = claims.judge(results(1.0)).set_index("claim")["measured"]
+    where = f"{epsilon.INSIDE}, 1 step, ratio"
+    assert table["D_diff makes T̂ better where D is (transitions of T̂_init)"].endswith(f"{where} 1")
+    assert (
+        f"{epsilon.OUTSIDE}, 1 step" in table["D_diff makes T̂ generalise (transitions of T̂_init)"]
+    )
+    assert table["a ratio of 2 to 3 is better than less"].endswith(f"{where} 1, 2")
+    assert table["the KL filter at ε = 0.05 chooses better than chance"].endswith(f"{where} 1")

@@ -171,3 +171,28 @@ def test_what_comes_with_the_policy_class_is_counted() -> None:
     text = says.comes_with(candidates=25, members=4, chunk=4, single=1)
     assert "4 executed actions a decision against 1" in text
     assert "25 pairs (i, κ) against one among 4 members" in text
+
+
+def one_swap(pair: str, gain: float, tasks: tuple[str, ...] = TASKS) -> list[tuple]:
+    return [
+        (pair, measure, task, seed, gain + seed - 1)
+        for measure in ("offline", "end") for task in tasks for seed in range(3)
+    ]  # fmt: skip
+
+
+def test_swaps_are_ranked_only_where_all_tasks_played_them() -> None:
+    zero, random = says.BY_AM_Q
+    rows = [
+        *one_swap(zero, 2.0), *one_swap(random, 15.0, TASKS[:1]), *one_swap("small", -3.0),
+        *one_swap("elsewhere", 80.0, TASKS[1:]),
+    ]  # fmt: skip
+    text = says.swaps_told(pd.DataFrame(rows, columns=["pair", "measure", "task", "seed", "gain"]))
+    assert "the 2 of 4 swaps" in text
+    assert f"**{zero}** adds most (+2.0 points) and **small** least (-3.0)" in text
+    assert "κ = 0 changes the offline score by +2.0 points, and" in text
+    assert (
+        f"a random candidate changes the offline score by +15.0 points (on {TASKS[0]} alone)"
+        in text
+    )
+    assert text.endswith("is -3.0 points, of *small*.")
+    assert "elsewhere" not in text

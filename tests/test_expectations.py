@@ -144,3 +144,17 @@ def test_rows_with_offline_ppo_are_hollow() -> None:
     hollow = {row for row, mark in marks.items() if not len(mark.get_facecolor())}
     assert hollow == set(comparison.IMPROVED)
     plt.close(figure)
+
+
+def test_switch_has_a_key_for_both_of_its_prices() -> None:
+    rows = [("t", s, row, 1.0, 2.0) for s in range(2) for row in comparison.LINES]
+    columns = ["task", "seed", "row", "dip_exploring", "dip_updates"]
+    figure = plotting.draw("12_switch", pd.DataFrame(rows, columns=columns))
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 2
+    assert figure.axes[0].get_ylabel() == "points lost"
+
+
+def test_a_plain_tick_is_1_2_or_5_times_a_power_of_ten() -> None:
+    shown = [plotting.plain(value) for value in (0.02, 0.03, 0.5, 1.0, 4.0, 20.0, 90.0)]
+    assert shown == ["0.02", "", "0.5", "1", "", "20", ""]

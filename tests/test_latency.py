@@ -9,9 +9,11 @@ import torch
 from diffusion_toys import randn, small_model
 from torch import Tensor
 
+from uepo_lib import plotting
 from uepo_lib.delayed import Delayed
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import latency
+from uepo_lib.figures import latency as _figures  # noqa: F401 - registers the figures
 from uepo_lib.subpolicies import SubPolicies
 
 
@@ -89,6 +91,23 @@ def test_the_injected_delay_is_the_median_in_control_steps_rounded_up() -> None:
         latency.injected(times()[times()["backbone"] == "unet"], 0.008, 7)
 
 
+def test_times_in_milliseconds_are_said_as_the_delays_that_they_come_to() -> None:
+    table = times().replace({"backbone": {"unet": latency.BACKBONES[0]}})
+    text, longest = latency.comes_to(latency.injected(table, 0.008, 10), 0.008, (0, 1, 4))
+    assert longest == 4
+    assert "30.00 ms are a delay of **4 steps**, the clone's 0.10 ms one of 1 step." in text
+    assert "next shorter" not in text
+    text, longest = latency.comes_to(latency.injected(table, 0.008, 10), 0.008, (0, 2))
+    assert longest == 2 and text.endswith("the next shorter one is 2 steps.")
+
+
+def test_each_number_that_was_timed_has_its_tick() -> None:
+    figure = plotting.draw("13_times", times().replace({"backbone": {"unet": "mlp"}}))
+    ticks = [[t.get_text() for t in axes.get_xticklabels()] for axes in figure.axes]
+    assert ticks == [["5", "10"], ["1", "8"]]
+    assert not any(axes.get_xminorticklabels() for axes in figure.axes)
+
+
 def played(ahead: float, fresh: float, longer: float) -> pd.DataFrame:
     late = {"clone": 30.0, "stale": 50.0, "ahead": ahead, "fresh": fresh, "longer": longer}
     rows = [
@@ -105,6 +124,8 @@ def test_a_remedy_that_hurts_is_called_so_and_its_cause_is_read_from_the_control
     assert "costs 60.0 points" in text
     assert "changes it by -5.0" in text
     assert "leaving them out hurts by itself" in text
+    assert text.endswith("hurts less than half as much.")
+    assert latency.remedy(played(20, 40, 105), 1).endswith("does not hurt.")
     other = latency.remedy(played(ahead=20, fresh=90, longer=95), 1)
     assert "explain" in other
     assert "hurts by itself" not in other

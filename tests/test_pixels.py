@@ -12,11 +12,12 @@ import torch
 from diffusion_toys import check_golden
 from torch import Tensor
 
-from uepo_lib import jobs, latents, pixels, rendering
+from uepo_lib import jobs, latents, pixels, plotting, rendering
 from uepo_lib.datasets import Normaliser
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import filming, pixels_measures
 from uepo_lib.experiments import pixels as e6
+from uepo_lib.figures import pixels as _figures  # noqa: F401 - registers the figures
 from uepo_lib.hand import PEN
 from uepo_lib.latents import PCA, Autoencoder, AutoencoderConfig
 from uepo_lib.locomotion import HOPPER
@@ -308,6 +309,21 @@ def test_verdicts_follow_the_tables(values: tuple, label: str) -> None:
     assert [v.partition(" (")[0] for v in found["verdict"]] == [label] * 5
     few = e6.claims(*tables(3, *values))
     assert all(v.startswith("inconclusive") for v in few["verdict"])
+
+
+@pytest.mark.parametrize(("rivals", "met"), [(0.2, True), (0.6, False)])
+def test_the_learned_code_is_set_beside_its_rivals(rivals: float, met: bool) -> None:
+    text = e6.beside_rivals(tables(3, 0.4, 0.1, rivals, 1.0)[0])
+    assert f"a random encoder's {rivals:.2f}, ahead in {3 if met else 0} of 3" in text
+    assert ("**as expected**" in text) == met and ("**not as expected**" in text) != met
+
+
+def test_the_expected_correlation_is_drawn_where_it_was_expected() -> None:
+    table = tables(3, 0.4, 0.1, 0.2, 1.0)[0].assign(low=0.0, high=0.5, nearest=0.3, chance=0.2)
+    figure = plotting.draw("15_agreement", table)
+    expected = f"expected: ρ > {e6.AGREES:g}"
+    named = [[line.get_label() for line in axes.lines].count(expected) for axes in figure.axes]
+    assert named == [1, 0, 0, 0, 0, 0]
 
 
 def test_a_table_without_a_shaking_camera_is_refused() -> None:

@@ -227,3 +227,14 @@ def test_the_paths_drawn_are_those_that_are_scored(task: Task) -> None:
     paths = views.paths_table(study, {"clone": study.clone().value}, 2)
     mine = paths[paths["policy"] == "clone"].groupby("episode").size()
     assert mine.tolist() == [int(length) + 1 for length in seen.lengths[0]]
+
+
+def test_few_sub_policies_rank_well_only_beyond_chance() -> None:
+    """Of 8 drawn at random, one in twenty correlates by more than the reference, or so."""
+    draw = np.random.default_rng(0)
+    found = [
+        health._rank(torch.from_numpy(draw.random(8)), torch.from_numpy(draw.random(8)))
+        for _ in range(2_000)
+    ]
+    assert 0.03 < np.mean(np.array(found) > health.by_chance(8)) < 0.08
+    assert health.by_chance(2) > 1 and health.by_chance(1) > 1

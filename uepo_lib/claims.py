@@ -81,9 +81,8 @@ class Results:
     def headline(self) -> pd.DataFrame:
         """Gains of UEPO over Uni-O4 by pair, measure, task and seed."""
         tables = self.comparison
-        return comparison_verdict.gains(
-            tables["scores"], tables["online"], comparison_verdict.PAIRS
-        )
+        says = comparison_verdict
+        return says.gains(tables["scores"], tables["online"], says.PAIRS)
 
     @cached_property
     def data_need(self) -> pd.DataFrame:
@@ -93,6 +92,9 @@ class Results:
         return data_need.needs_less(table)
 
 
+Judge = Callable[[Results], Found]
+
+
 @dataclass(frozen=True)
 class Claim:
     """What the paper says, in our words; where it says it; where it is measured here."""
@@ -100,7 +102,7 @@ class Claim:
     text: str
     where: str
     notebook: str
-    judge: Callable[[Results], Found]
+    judge: Judge
 
 
 def judge(results: Results) -> pd.DataFrame:
@@ -109,18 +111,15 @@ def judge(results: Results) -> pd.DataFrame:
     for claim in CLAIMS:
         found = claim.judge(results)
         check(found.verdict in LABELS, "verdict", found.verdict, f"one of {LABELS}")
-        rows.append(
-            (claim.text, claim.where, found.measured, found.seeds, found.verdict, claim.notebook)
-        )
-    return pd.DataFrame(
-        rows, columns=["claim", "where", "measured", "seeds", "verdict", "notebook"]
-    )
+        rows.append((claim.text, claim.where, *found, claim.notebook))
+    columns = ["claim", "where", "measured", "seeds", "verdict", "notebook"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 # -- how each is judged
 
 
-def _relative(family: str, measure: str) -> Callable[[Results], Found]:
+def _relative(family: str, measure: str) -> Judge:
     """The gain on totals, relative to Uni-O4's, as the paper computes it."""
 
     def found(results: Results) -> Found:
@@ -137,7 +136,7 @@ def _relative(family: str, measure: str) -> Callable[[Results], Found]:
     return found
 
 
-def _aggregate(pair: str, measure: str, unit: str) -> Callable[[Results], Found]:
+def _aggregate(pair: str, measure: str, unit: str) -> Judge:
     """A pair of E3's rows, all tasks: interquartile means, stratified bootstrap."""
 
     def found(results: Results) -> Found:
@@ -149,18 +148,24 @@ def _aggregate(pair: str, measure: str, unit: str) -> Callable[[Results], Found]
     return found
 
 
-def _seeds(claim: str, unit: str) -> Callable[[Results], Found]:
-    """A claim of E1; of several tasks the weakest label, as the claim is made for all."""
+def _seeds(claim: str, unit: str, control: str = "", beside: str = "") -> Judge:
+    """A claim of E1; of several tasks the weakest label, as the claim is made for all. ``control``
+    is one that is told besides, in units of ``beside``, and has no part in the label."""
 
     def found(results: Results) -> Found:
         part = results.seeds[results.seeds["claim"] == claim]
         if part.empty:
             return Found("not played at this profile", 0, "not testable here")
-        text = "; ".join(f"{row.gain:+.2f} ({row.task})" for row in part.itertuples())
+        other = results.seeds[results.seeds["claim"] == control]
+        text = f"{unit}: {_tasks(part)}" + (f". {beside}: {_tasks(other)}" if len(other) else "")
         labels = [verdict.partition(" (")[0] for verdict in part["verdict"]]
-        return Found(f"{unit}: {text}", max(map(len, part["gains"])), weakest(labels))
+        return Found(text, max(map(len, part["gains"])), weakest(labels))
 
     return found
+
+
+def _tasks(part: pd.DataFrame) -> str:
+    return "; ".join(f"{row.gain:+.2f} ({row.task})" for row in part.itertuples())
 
 
 def weakest(labels: list[str]) -> str:
@@ -172,51 +177,57 @@ def weakest(labels: list[str]) -> str:
     return "partly" if kinds == {"supported", "not supported"} else "inconclusive"
 
 
-def _dynamics(data: str, source: str) -> Callable[[Results], Found]:
+def _dynamics(data: str, source: str) -> Judge:
     """Does D_diff at the paper's ε lower the one-step error?"""
 
     def found(results: Results) -> Found:
         table = results.dynamics
-        mine = table[
-            (table["data"] == data) & (table["source"] == source) & (table["step"] == 1)
-            & (table["acceptance"] == "kl") & (table["epsilon"] == PAPERS_EPSILON)
-        ]  # fmt: skip
-        return _log2("log₂ of T̂_init's squared error over T̂'s", mine.groupby("seed")["gain"].mean())
+        test = (table["data"] == data) & (table["source"] == source) & (table["step"] == 1)
+        kept = (table["acceptance"] == "kl") & (table["epsilon"] == PAPERS_EPSILON)
+        mine = table[test & kept]
+        unit = f"log₂ of T̂_init's squared error over T̂'s, {_where(mine)}"
+        return _log2(unit, mine.groupby("seed")["gain"].mean())
 
     return found
 
 
 def _ratio(results: Results) -> Found:
     table = sensitivity_verdict.reached(results.ratios)
-    mine = table[
-        (table["acceptance"] == "kl") & (table["data"] == epsilon.INSIDE) & (table["step"] == 1)
-        & (table["source"] == "model")
-    ]  # fmt: skip
+    inside = (table["data"] == epsilon.INSIDE) & (table["step"] == 1)
+    mine = table[inside & (table["acceptance"] == "kl") & (table["source"] == "model")]
     large = mine[mine["ratio"].between(*sensitivity_verdict.LARGE)].groupby("seed")["gain"].mean()
     small = mine[mine["ratio"] <= 1].groupby("seed")["gain"].mean()
     if large.empty:
         return Found("no such ratio was reached", 0, "not testable here")
-    return _log2("log₂ of the squared error at ratios up to 1 over that at 2 to 3", large - small)
+    unit = "log₂ of the squared error at ratios up to 1 over that at 2 to 3, T̂_init's transitions"
+    return _log2(f"{unit}, filtered or not, {_where(mine)}", large - small)
 
 
 def _over_chance(results: Results) -> Found:
     table = results.dynamics
-    mine = table[
-        (table["data"] == epsilon.INSIDE) & (table["step"] == 1)
-        & (table["epsilon"] == PAPERS_EPSILON)
-    ]  # fmt: skip
+    inside = (table["data"] == epsilon.INSIDE) & (table["step"] == 1)
+    mine = table[inside & (table["epsilon"] == PAPERS_EPSILON)]
     wide = mine.pivot_table(index=["source", "seed"], columns="acceptance", values="gain")
     gains = (wide["kl"] - wide["random"]).groupby("seed").mean()
-    return _log2(
-        "log₂ of the squared error with random trajectories over that with kept ones", gains
-    )
+    unit = "log₂ of the squared error with random trajectories over that with kept ones"
+    return _log2(f"{unit}, mean over sources, {_where(mine)}", gains)
+
+
+def _where(mine: pd.DataFrame) -> str:
+    """Which test an effect on the error was measured in, and at which ratios."""
+    tests = mine[["data", "step"]].drop_duplicates().itertuples(index=False)
+    told = ", ".join(f"{data}, {step} step" for data, step in tests)
+    return f"{told}, ratio {', '.join(f'{r:g}' for r in sorted(mine['ratio'].unique()))}"
 
 
 def _log2(unit: str, gains: pd.Series) -> Found:
     interval = statistics.mean_interval(gains) if len(gains) > 1 else None
-    text = f"{gains.mean():+.3f} {unit}"
-    text += f" [{interval.low:+.3f}, {interval.high:+.3f}]" if interval else ""
-    return Found(text, len(gains), statistics.verdict(gains.tolist()).partition(" (")[0])
+    within = f" [{interval.low:+.3f}, {interval.high:+.3f}]" if interval else ""
+    return Found(
+        f"{gains.mean():+.3f}{within} {unit}",
+        len(gains),
+        statistics.verdict(gains.tolist()).partition(" (")[0],
+    )
 
 
 def _shift(results: Results) -> Found:
@@ -235,10 +246,11 @@ def _needs_less(results: Results) -> Found:
     fewest = table[table["share"] == table["share"].min()]
     labels = [verdict.partition(" (")[0] for verdict in fewest["verdict"]]
     count = max(map(len, fewest["gains"]))
-    return Found(f"points ahead of plain cloning: {text}", count, weakest(labels))
+    ahead = "points ahead of plain cloning, at E9's smaller budgets"
+    return Found(f"{ahead}: {text}", count, weakest(labels))
 
 
-def _elsewhere(reason: str) -> Callable[[Results], Found]:
+def _elsewhere(reason: str) -> Judge:
     return lambda _: Found(reason, 0, "not testable here")
 
 
@@ -271,7 +283,9 @@ CLAIMS = (
     Claim("divergence of velocities and accelerations measures what is done", "contribution 2",
           "10", _seeds("div of plans ranks what is done", "ρ with what is done")),
     Claim("the guidance makes sub-policies act differently", "contribution 2", "10",
-          _seeds("guidance moves what is done further apart", "RMS distance, more than unguided")),
+          _seeds("guidance moves what is done further apart", "RMS distance, more than unguided",
+                 "guidance moves it further apart than noise of equal power",
+                 "More than noise of equal power")),
     Claim("D_diff makes T̂ better where D is (transitions of T̂_init)", "contribution 3", "05, 11",
           _dynamics(epsilon.INSIDE, "model")),
     Claim("D_diff makes T̂ better where D is (real transitions, privileged)", "contribution 3",

@@ -59,13 +59,8 @@ def _rows(study: Study, made: UEPO) -> Iterator[tuple[Any, ...]]:
     sets = study.sub_policies(made.model, 1.0)
     judged = study.am_q(sets, made.dynamics, made.critic).value[study.config("amq").score]
     true = study.evaluate(sets, study.budget.curve_episodes).value.returns.mean(dim=1)
-    yield (
-        "AM-Q",
-        "rank correlation with true returns of sub-policies",
-        _rank(judged, true),
-        0.0,
-        True,
-    )
+    told = "rank correlation with true returns of sub-policies; chance's once in twenty"
+    yield "AM-Q", told, _rank(judged, true), by_chance(len(true)), True
 
 
 def pasts(study: Study, steps: Tensor) -> Tensor:
@@ -87,6 +82,12 @@ def returns_to_go(data: Dataset, discount: float) -> Tensor:
         for t in range(end - 2, begin - 1, -1):
             found[t] += discount * found[t + 1]
     return found
+
+
+def by_chance(count: int) -> float:
+    """The rank correlation that ``count`` pairs without any relation exceed once in twenty, by the
+    normal approximation; above 1, which nothing can beat, where there are few."""
+    return float(stats.norm.ppf(0.95)) / max(count - 1, 1) ** 0.5
 
 
 def _rank(a: Tensor, b: Tensor) -> float:

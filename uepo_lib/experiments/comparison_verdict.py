@@ -56,6 +56,11 @@ SWAPS = {
 """What the first row has and the second has not; what changes with it stands after "also"."""
 
 
+BY_AM_Q = {"(i, κ) by AM-Q, not κ = 0": "instead of taking κ = 0",
+           "(i, κ) by AM-Q, not at random": "instead of a random candidate"}  # fmt: skip
+"""The two swaps that say what choosing is worth."""
+
+
 def comes_with(candidates: int, members: int, chunk: int, single: int) -> str:
     """What else differs between the two policy classes of an equal row, in words."""
     return (
@@ -148,6 +153,32 @@ def aggregate(gained: pd.DataFrame, without: tuple[str, ...] = ()) -> pd.DataFra
         "pair", "measure", "tasks", "seeds", "gain", "low", "high", "probability", "verdict"
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def swaps_told(swaps: pd.DataFrame) -> str:
+    """What one swap at a time adds, in words: means of ``gain`` over tasks and seeds.
+
+    Ranked are the swaps that were played on every task: a mean over other tasks is another number.
+    """
+    count = swaps["task"].nunique()
+    offline, end = (swaps[swaps["measure"] == name].groupby("pair") for name in ("offline", "end"))
+    ranked, reached = (
+        part["gain"].mean()[part["task"].nunique() == count] for part in (offline, end)
+    )
+    means, on = offline["gain"].mean(), offline["task"].unique()
+    chosen = [
+        f"{words} changes the offline score by {means[pair]:+.1f} points"
+        + ("" if pair in ranked else f" (on {', '.join(on[pair])} alone)")
+        for pair, words in BY_AM_Q.items() if pair in means
+    ]  # fmt: skip
+    largest = str(reached.abs().idxmax())
+    return (
+        f"Means over tasks and seeds. Of the {len(ranked)} of {len(means)} swaps that were "
+        f"played offline on all tasks, **{ranked.idxmax()!s}** adds most ({ranked.max():+.1f} "
+        f"points) and **{ranked.idxmin()!s}** least ({ranked.min():+.1f}). Choosing (i, κ) by AM-Q "
+        f"{', and '.join(chosen)}. After online learning the largest difference among the "
+        f"{len(reached)} played on all tasks is {reached[largest]:+.1f} points, of *{largest}*."
+    )
 
 
 def _square(part: pd.DataFrame, side: str) -> np.ndarray:

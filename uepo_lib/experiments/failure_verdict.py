@@ -20,6 +20,7 @@ from uepo_lib.experiments.failure_worlds import TOY
 FIRES, ALARMS = 0.8, 0.1
 """Four of five, and one in ten."""
 CONFIDENCE = 0.95
+QUIET = "few false alarms"
 
 
 def judged(findings: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
@@ -88,7 +89,7 @@ def _rate(fired: pd.Series) -> dict[str, float]:
 
 
 def verdict(table: pd.DataFrame) -> dict[str, str]:
-    """A label for each signature, and for "false alarms".
+    """A label for each signature, and for :data:`QUIET`.
 
     "supported": it passes and its runs are at least five a cause; "inconclusive": fewer runs;
     "partly": it passes for some cause and setting, not for all; "not supported": for none.
@@ -108,7 +109,7 @@ def verdict(table: pd.DataFrame) -> dict[str, str]:
     rate = alarms(table)
     quiet = rate["fired"] <= ALARMS * rate["runs"]
     label = "supported" if quiet else "not supported"
-    found["false alarms"] = label if rate["runs"] >= enough else "inconclusive"
+    found[QUIET] = label if rate["runs"] >= enough else "inconclusive"
     return found
 
 

@@ -14,7 +14,7 @@ fast walker than its milliseconds suggest.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -241,8 +241,9 @@ def remedy(delays: pd.DataFrame, delay: int) -> str:
         f"as many first actions of a plan from the present state costs {lost['fresh']:.1f} points; "
         f"to execute the first ones and go on as far into the plan changes it by "
         f"{-lost['longer']:+.1f}. "
-        + ("So leaving them out hurts by itself, with nothing being late; the age and the place of "
-           "the later ones do not." if missing else "They do not explain it.")
+        + (f"So leaving them out hurts by itself, with nothing being late; to go as far into the "
+           f"plan {'hurts less than half as much' if lost['longer'] > 0 else 'does not hurt'}."
+           if missing else "They do not explain it.")
     )  # fmt: skip
 
 
@@ -263,3 +264,23 @@ def injected(times: pd.DataFrame, period: float, steps: int) -> pd.DataFrame:
     check(len(chosen) > 0, "steps", steps, f"one of {sorted(set(times['steps']))}")
     delays = np.ceil(chosen["median"] / (1_000 * period)).astype(int)
     return chosen[["backbone", "median"]].assign(delay=delays.to_numpy())
+
+
+def comes_to(delays: pd.DataFrame, period: float, played: Sequence[int]) -> tuple[str, int]:
+    """What :func:`injected`'s times come to, in words, and the longest delay of ``played`` that is
+    no longer than the default network's."""
+    median, late = (delays.set_index("backbone")[name].to_dict() for name in ("median", "delay"))
+    ours = int(late[BACKBONES[0]])
+    longest = max(delay for delay in played if delay <= ours)
+    text = (
+        f"Hopper is controlled every {1_000 * period:.0f} ms. Rounded up to whole control steps, "
+        f"the diffusion policy's {median[BACKBONES[0]]:.2f} ms are a delay of **{_steps(ours)}**, "
+        f"the clone's {median[GAUSSIAN]:.2f} ms one of {_steps(int(late[GAUSSIAN]))}."
+    )
+    if longest != ours:
+        text += f" Of that length none was played; the next shorter one is {_steps(longest)}."
+    return text, longest
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'' if count == 1 else 's'}"

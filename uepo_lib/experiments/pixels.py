@@ -97,6 +97,24 @@ def run(profile: str, grid: PixelGrid | None = None) -> Found | None:
     return Found(joined["agreement"], joined["cameras"], joined["probes"], runs, films)
 
 
+def beside_rivals(agreement: pd.DataFrame) -> str:
+    """The learned latent's RMS distance beside the codes that it was expected to beat, in words:
+    mean ρ with the states' own, from one frame."""
+    like = agreement[(agreement["distance"] == "rms") & (agreement["truth"] == "rms")]
+    like = like[(like["frames"] == 1) & (like["of"] == "states")]
+    rho = like.pivot(index="seed", columns="representation", values="rho")
+    told = []
+    for rival, name in ((RANDOM, "a random encoder"), (COMPONENTS, "PCA")):
+        ahead = int((rho[LATENT] > rho[rival]).sum())
+        told.append(f"{name}'s {rho[rival].mean():.2f}, ahead in {ahead} of {len(rho)} seeds")
+    beaten = bool((rho[LATENT].mean() > rho[[RANDOM, COMPONENTS]].mean()).all())
+    return (
+        f"The learned latent was expected to beat codes that learn less. Its RMS has ρ = "
+        f"{rho[LATENT].mean():.2f}, {'; '.join(told)}: **{'' if beaten else 'not '}as expected**, "
+        "by the means."
+    )
+
+
 def claims(agreement: pd.DataFrame, cameras: pd.DataFrame) -> pd.DataFrame:
     """What the expectation says, with the gain of each seed over its threshold and a verdict.
 
