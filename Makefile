@@ -37,7 +37,7 @@ figures: setup  ## draw the figures again from their tables
 data: setup  ## collect the local datasets; SOURCE=minari TASK=pen-human downloads one instead
 	@$(PY) -m uepo_lib data --profile $(PROFILE) --source $(SOURCE) $(if $(TASK),--task $(TASK))
 
-behaviors: setup  ## train the behaviour policies again (tens of minutes)
+behaviors: setup  ## train the behaviour policies again (hours)
 	@$(PY) -m uepo_lib behaviors
 
 lab: setup  ## open JupyterLab on the first notebook

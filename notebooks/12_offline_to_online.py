@@ -48,6 +48,7 @@ from uepo_lib.experiments import comparison_verdict as says
 from uepo_lib.experiments import offline_to_online as e3
 from uepo_lib.experiments.online_summary import expert_level
 from uepo_lib.figures import comparison_details as closer
+from uepo_lib.figures.comparison import NAMES
 from uepo_lib.methods.uepo import UEPOConfig
 from uepo_lib.selection import pairs
 from uepo_lib.stages import ACTION_HORIZON
@@ -74,13 +75,32 @@ task = ", ".join(tasks)
 # %% [markdown]
 # ## What is compared, and the rules
 #
-# Every row learns from the same data, of the same datasets, with the budget of notebook 00, and
-# those that go online get the same environment steps. Evaluation is **noise-free**: the mean of a
-# Gaussian, the denoising chain without exploration noise; sampled scores stand beside. A final
-# score is that of the **last** policy, never of the best one seen, on the episodes (reset seeds) of
-# its offline score: their difference is a paired one. A diffusion policy of *fresh noise* has no
-# noise-free actions: its offline score is sampled; online it explores with fresh noise and, as all
-# are looked at noise-free, is looked at from zero noise.
+# Every row that learns offline learns from the same data, with the budget of notebook 00, and those
+# that go online get the same environment steps; the exceptions stand under *Budgets*. Evaluation is
+# **noise-free**: the mean of a Gaussian, the denoising chain without exploration noise; sampled
+# scores stand beside. A final score is that of the **last** policy, never of the best one seen, on
+# the episodes (reset seeds) of its offline score: their difference is a paired one. A diffusion
+# policy of *fresh noise* has no noise-free actions: its offline score is sampled; online it
+# explores with fresh noise and, as all are looked at noise-free, is looked at from zero noise.
+#
+# | row | what it is |
+# |---|---|
+# | UEPO as printed | the pair (i, κ) that AM-Q chooses among the sub-policies in $\hat T$ |
+# | UEPO + offline PPO | the same, improved on its denoising chain before it goes online |
+# | UEPO, simulator's D_diff | as printed, with $D_\mathrm{diff}$ from the simulator: privileged |
+# | best plan a state, by Q | in each state that candidate's plan which the critic likes best |
+# | a random candidate | a pair (i, κ) drawn instead of chosen |
+# | diffusion, fresh noise | new noise for every plan: an ordinary diffusion policy |
+# | diffusion, κ = 1; κ = 0 | the mean over all sub-policies; zero noise |
+# | MSE-BC, same network | the same network and chunks, trained by regression |
+# | π\* distilled | a Gaussian student of UEPO's choice, fine-tuned as Gaussians are |
+# | Uni-O4 | as published: four clones, improved by offline PPO, the best one by AM-Q |
+# | Uni-O4, as many steps | beside the privileged row, with its simulator steps added online |
+# | Uni-O4, no offline PPO | four clones, the best one by AM-Q |
+# | BPPO | behaviour PPO: Uni-O4 with one clone, so nothing is chosen |
+# | IQL | implicit Q-learning, its policy extracted by weights of advantage |
+# | BC, chunks; BC | a Gaussian clone that acts several steps at once; one that acts step by step |
+# | PPO from scratch | nothing offline |
 #
 # **What nobody gets.** No policy is chosen by true return: UEPO's (i, κ) and Uni-O4's member are
 # chosen by AM-Q in a learned model. (Uni-O4's code takes the best of three by 30 real episodes.)
@@ -117,7 +137,8 @@ here.draw("12_curves", paths[paths["row"].isin(closer.LINES)], runs, task=task)
 results = says.results(scores, online)
 here.table(results, "12_results", runs, task=task)
 steps = ["end", "± end", "auc", "regret", "to_expert", "reached"]
-results.set_index(["task", "row"])[["offline", "± offline", "sampled", *steps]].round(1)
+named = results.replace({"row": NAMES}).set_index(["task", "row"])
+named[["offline", "± offline", "sampled", *steps]].round(1)
 
 # %% [markdown]
 # `sampled` is the same offline policy with its own exploration noise (of a row that goes online,
@@ -142,12 +163,13 @@ four.pivot(index=["task", "policy"], columns="offline phase", values=["offline",
 # %% [markdown]
 # ## The headline
 #
-# The pairs in which the paper's claim can be read, two of them *equal rows*: both select, or both
-# select and improve. They differ by the policy class and its many seeds, and by what comes with it:
-# a diffusion policy executes chunks and a Gaussian single actions, AM-Q chooses among more
-# candidates, in $\hat T$ of $D$ and $D_\mathrm{diff}$ instead of $\hat T_\mathrm{init}$, and each
-# class has the online settings that were tuned for it. *Privileged, equal steps* is the row whose
-# $D_\mathrm{diff}$ comes from the simulator, beside Uni-O4 with as many more online steps.
+# The pairs in which the paper's claim can be read. *headline* is UEPO as printed over Uni-O4 as
+# published. Two are *equal rows*: both select, or both select and improve. These differ by the
+# policy class and its many seeds, and by what comes with it: a diffusion policy executes chunks and
+# a Gaussian single actions, AM-Q chooses among more candidates, in $\hat T$ of $D$ and
+# $D_\mathrm{diff}$ instead of $\hat T_\mathrm{init}$, and each class has the online settings that
+# were tuned for it. *Privileged, equal steps* is the row whose $D_\mathrm{diff}$ comes from the
+# simulator, beside Uni-O4 with as many more online steps.
 #
 # Gains are differences of scores on the same task and seed; intervals are over seeds, of the
 # aggregate by stratified bootstrap of interquartile means, with the probability that a run of the
@@ -229,19 +251,7 @@ swaps = says.gains(scores, online, says.SWAPS)
 here.draw("12_components", swaps, runs, task=task)
 
 # %%
-effect = says.aggregate(swaps[swaps["measure"] == "offline"])
-effect = effect.sort_values("gain", ascending=False)
-top, low = effect.iloc[0], effect.iloc[-1]
-reached = swaps[swaps["measure"] == "end"].groupby("pair")["gain"].mean()
-Markdown(
-    f"Offline the swap that adds most here is **{top.pair}** ({top.gain:+.1f} points), the "
-    f"one that adds least **{low.pair}** ({low.gain:+.1f}). Choosing (i, κ) by AM-Q instead of "
-    f"taking κ = 0 changes the offline score by "
-    f"{effect.set_index('pair').gain['(i, κ) by AM-Q, not κ = 0']:+.1f} points, and instead of a "
-    f"random candidate by {effect.set_index('pair').gain['(i, κ) by AM-Q, not at random']:+.1f}. "
-    f"After online learning the largest difference is {reached.abs().max():.1f} points, of "
-    f"*{reached.abs().idxmax()}*."
-)
+Markdown(says.swaps_told(swaps))
 
 # %% [markdown]
 # **Were the expectations met?** No threshold was written with them, so *alike* and *close* are read
@@ -269,12 +279,12 @@ flattered = improvement[(improvement["judged"] > 0) & (improvement["gain"] < 0)]
 goals = paths.groupby("task", sort=False)["expert"].mean()
 cloned = scores[scores["row"] == "bc"].groupby("task", sort=False)["offline"].mean()
 full = [t for t in tasks if cloned[t] >= goals[t]]
+room = "; there is little to improve there, and every step away from the data is paid for"
 Markdown(
     f"Tasks on which offline PPO raises the members' mean true score: **{better} of "
     f"{len(improvement)}**, in the mean over seeds. AM-Q says better while the environment says "
     f"worse on: {', '.join(flattered) or 'none'}. Plain cloning, noise-free, is "
-    f"already at 90 % of the expert on: {', '.join(full) or 'none'}; there is little to improve "
-    f"there, and every step away from the data is paid for."
+    f"already at 90 % of the expert on: {', '.join(full) or 'none'}{room if full else ''}."
 )
 
 # %% [markdown]
@@ -311,8 +321,10 @@ Markdown(
 # %% [markdown]
 # ## The switch
 #
-# Going online costs twice: by exploring, before anything is learnt, and by the first updates. The
-# noise-free policy is the same object before and after, so the first price is that of σ alone.
+# Going online costs twice: by exploring, before anything is learnt, and by updating. The noise-free
+# policy is the same object before and after, so the first price is that of σ alone. The second is
+# what the lowest of all looks lies below the first one: never less than 0, and where looks are
+# noisy more than 0 by chance.
 
 # %%
 here.draw("12_switch", online, runs, task=task)
@@ -352,16 +364,18 @@ Markdown(
 # %% [markdown]
 # ## Budgets
 #
-# Equal for all: the data, the online environment steps, and the settings that were tried. (Episodes
-# of evaluation feed nothing back; where the best policy is the last one, there are fewer.) Online
-# settings were chosen for two kinds of policies, denoising chains and Gaussians, on Hopper-medium
-# with a seed that no result uses; every Gaussian method has those of cloning. What differs by task
-# is Uni-O4's own, with its source, and applies to every method.
+# Equal for all: the data, the online environment steps, and the settings that were tried. The
+# exceptions: PPO from scratch has no data, and default settings that were not tuned; the privileged
+# row takes the simulator's steps before it goes online, and Uni-O4 beside it as many more online.
+# (Episodes of evaluation feed nothing back; where the best policy is the last one, there are
+# fewer.) Online settings were chosen for two kinds of policies, denoising chains and Gaussians, on
+# Hopper-medium with a seed that no result uses; every Gaussian method has those of cloning. What
+# differs by task is Uni-O4's own, with its source, and applies to every method.
 
 # %%
 budget = e3.budget(online)
 here.table(budget, "12_budget", runs, task=task)
-budget.set_index("row")
+budget.replace({"row": NAMES}).set_index("row")
 
 # %%
 by_task_settings = pd.DataFrame([vars(s) for s in settings.SETTINGS])

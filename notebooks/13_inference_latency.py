@@ -135,18 +135,16 @@ injected.round(2)
 
 # %%
 wide = delays.pivot(index=["seed", "policy"], columns="delay", values="score")
-measured = injected.set_index("backbone")["delay"]["unet_transformer"]
-d = max(played for played in wide.columns if played <= measured)
+told, d = e4.comes_to(injected, period, wide.columns)
 lost = {name: (wide[d] - wide[0]).xs(name, level="policy").tolist() for name in ("clone", "stale")}
 Markdown(
-    f"Hopper is controlled every {1000 * period:.0f} ms; the measured time comes to a delay of "
-    f"**{d} step{'s' if d != 1 else ''}** here. It changes the score of the diffusion policy by "
-    f"{sum(lost['stale']) / len(lost['stale']):+.1f} points and would change the clone's by "
+    f"{told} A delay of {d} changes the score of the diffusion policy by "
+    f"{sum(lost['stale']) / len(lost['stale']):+.1f} points and the clone's by "
     f"{sum(lost['clone']) / len(lost['clone']):+.1f}. {e4.remedy(delays, d)}"
 )
 
 # %% [markdown]
-# **How it could come about.** Only the first action of a plan answers the state that the plan was
+# **How a remedy can hurt.** Only the first action of a plan answers the state that the plan was
 # made from. The later ones continue *it* and presume that it was executed. The remedy executes in
 # its place an action of the plan before, and begins where the new plan takes for granted what never
 # happened. A plan would have to be made *given* the actions that are already on their way.
@@ -164,8 +162,8 @@ assert main["median"].is_monotonic_increasing or here.profile == "smoke"
 # - **Python is part of it.** Much of a small network's time is the interpreter's and the
 #   dispatcher's; a compiled or batched controller would be faster, by a factor that grows as
 #   networks shrink.
-# - **A delay that is known is not a delay that is learnt.** A policy trained on delayed states
-#   would do better than one that is merely told late.
+# - **A delay that is known is not a delay that is learnt.** A policy trained on delayed states may
+#   do better than one that is merely told late; none was trained here.
 #
 # **To try.** `Study(..., overrides={"diffusion": {"num_denoising_steps": 2}})` in
 # [02](02_diffusion_policy.ipynb): on noisy data fewer steps can score higher, and they are faster.

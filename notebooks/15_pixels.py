@@ -212,6 +212,9 @@ if found:
     )
 found and says
 
+# %%
+found and Markdown(e6.beside_rivals(found.agreement))
+
 # %% [markdown]
 # ### How large is what is to be seen?
 #
@@ -237,6 +240,12 @@ found and says
 # *panning* is alike in every film; *tracking* follows the torso, so each film has its own motion
 # but the same one every time; *shaking* is drawn anew for each frame and film. The right panel
 # compares two films of the **same** way under a shaking camera with still films of different ways.
+#
+# In the table, means over seeds for the learned latent: `ratio` is the mean distance between
+# different ways over that by the still camera; `rho` the rank correlation with the states' same
+# distance; `floor` the mean distance between two films of one way, over the still camera's between
+# different ways. Cameras are tried on the first of the start states above, so the still camera's
+# `rho` is not quite the one found with all of them.
 
 # %%
 found and here.draw("15_cameras", found.cameras, found.runs, task=filming.TASK)
@@ -277,9 +286,10 @@ if found:
 #
 # - **A clean simulator.** One robot, one light, no background, nobody in the way, a sensor without
 #   noise: a real camera is harder in every respect.
-# - **These ways part by less than a pixel.** The data have one mode and the ways are short. Where
-#   behaviours differ by more than the camera's grain and shake, a picture will rank them better;
-#   telling small variations of one gait apart is what it cannot do.
+# - **These ways part by little.** The data have one mode and the ways are short. Where behaviours
+#   differ by more than the camera's grain and shake, a picture may rank them better. How far small
+#   variations of one gait can be told apart at all, the row of the positions says: they leave
+#   velocities out as well, and a code of frames is to be measured by them.
 # - **The encoder knows these states.** It is trained on the data that the policies come from.
 # - **The pictures know something that the states leave out.** Hopper does not observe how far it
 #   has travelled; a standing camera does.

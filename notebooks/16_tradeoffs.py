@@ -114,7 +114,8 @@ assert (highest["tau"] > lowest["tau"]).all()  # as the formula has it, on every
 # since the $\hat T$ and $Q$ that choose are learnt from the same few.
 #
 # The claim needs both questions of the table: is $\pi^*$ ahead of plain cloning, and further ahead
-# with fewer data? All learners make fewer updates here than in 12, the critic that chooses too.
+# with fewer data? All learners make fewer updates here than in 12, the critic that chooses too: a
+# lead is to be compared with the leads at other shares of D, not with those in 12.
 
 # %%
 data, data_runs = e9.run(here.profile)

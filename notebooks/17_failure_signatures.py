@@ -76,7 +76,8 @@ place = "toy and maze"
 #   state, over that of the $n$ plans. The distribution of div is watched against D's own, not
 #   against $\tau$: a $\tau$ taken from a collapsed set (A4) finds nothing wrong with it.
 # - **Worse T̂**: the error of T̂ on held-out real transitions, over that of a model of D alone with
-#   equally many updates.
+#   equally many updates; a ratio of geometric means, since a mean of squares would be that of a few
+#   contacts.
 # - **Far start**: the distance of the first online states to the nearest logged one, over that of
 #   held-out logged states.
 # - **Implausible plans**: the distance of a plan to the nearest sequence logged in a similar state,
@@ -142,21 +143,21 @@ values = verdicts.judged(tables["findings"], diagnostics.THRESHOLDS)
 here.draw("17_values", values, runs, task=place)
 
 # %% [markdown]
-# **What to see.** A column is a cause in a setting. Where all blue dots lie below the dashed line
-# and all orange ones above it, the diagnostic tells them apart. The yellow column, no guidance at
-# $\kappa = 1$, is the mild form: where it lies among the healthy runs, different noises alone keep
-# the plans apart, and guidance adds little (notebook 04 says why).
+# **What to see.** A column is a cause in a setting. Where all *healthy* dots lie below the dashed
+# line and all *provoked* ones above it, the diagnostic tells them apart. The *mild* form of a
+# collapse is no guidance at $\kappa = 1$: where it lies among the healthy runs, different noises
+# alone keep the plans apart, and guidance adds little (notebook 04 says why).
 
 # %%
 pictures = verdicts.pictured(tables["pictures"], tables["findings"])
 here.draw("17_pictures", pictures, runs, task=place)
 
 # %% [markdown]
-# **What to see.** *Collapse*: the distribution of div that the paper says to watch, of D's own
-# sequences, of a healthy set and of a collapsed one, for the seed with the median value; a curve
-# further down is a set whose plans lie closer. *Worse T̂*: its error on real steps of the last seed;
-# a curve further up is worse at every level. *Far start*: thin lines are seeds. *Implausible
-# plans*: 16 plans of the last seed from one state; healthy ones head for the doors.
+# **What to see.** *Collapse*: the distribution of div that the paper says to watch, as quantiles,
+# of D's own sequences, of a healthy set and of a collapsed one, for the seed with the median value;
+# a curve further down is a set whose plans lie closer. *Worse T̂*: its error on real steps of the
+# last seed; a curve further up is worse at every level. *Far start*: thin lines are seeds.
+# *Implausible plans*: 16 plans of the last seed from one state; healthy ones head for the doors.
 
 # %% [markdown]
 # ## Did they really fail?

@@ -120,9 +120,11 @@ if len(here.budget.seeds) < 5:
 counted = judged["verdict"].value_counts()
 lines = [f"- {label}: {counted[label]}" for label in claims.LABELS if label in counted]
 most = max(results.runs, key=lambda name: len(results.runs[name]))
+apart = len({run.id for run in runs})
 Markdown(
     f"**{len(judged)} claims** at profile `{here.profile}` with {len(here.budget.seeds)} seeds, "
-    f"from {len(runs)} runs, most of them of {most}:\n\n" + "\n".join(lines)
+    f"from {apart} runs, most of them of {most} (what else was loaded above was read on the way to "
+    "them):\n\n" + "\n".join(lines)
 )
 
 # %% [markdown]

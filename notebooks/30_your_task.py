@@ -151,8 +151,9 @@ _ = own.collect(task, here.profile, two_ways, 1_500 if here.profile == "smoke" e
 
 # %% [markdown]
 # A `Study` is one task, seed and budget; `overrides` changes any setting of any part. This task is
-# small, so less is spent on it than on a robot. `own.verify` compares the rule with the data, at
-# every step.
+# small, so less is spent on it than on a robot: the times that are printed before a part is
+# computed are those of the profile's usual sizes, and at `laptop` these parts take less.
+# `own.verify` compares the rule with the data, at every step.
 
 # %%
 lighter = {
@@ -211,7 +212,8 @@ Markdown(", ".join(f"{name}: **{score:.0f}**" for name, score in mean.items()) +
 #
 # A score says that something is wrong, not what. Each part has a number, and beside it the number
 # that it must beat: a clone that errs as much as the actions vary has learnt nothing, a $\hat T$
-# that is no better than standing still cannot choose.
+# that is no better than standing still cannot choose. AM-Q's correlation is over a few
+# sub-policies, so it must beat what chance alone would exceed once in twenty.
 
 # %%
 checked = health(study, made)

@@ -223,11 +223,8 @@ def _where(mine: pd.DataFrame) -> str:
 def _log2(unit: str, gains: pd.Series) -> Found:
     interval = statistics.mean_interval(gains) if len(gains) > 1 else None
     within = f" [{interval.low:+.3f}, {interval.high:+.3f}]" if interval else ""
-    return Found(
-        f"{gains.mean():+.3f}{within} {unit}",
-        len(gains),
-        statistics.verdict(gains.tolist()).partition(" (")[0],
-    )
+    label = statistics.verdict(gains.tolist()).partition(" (")[0]
+    return Found(f"{gains.mean():+.3f}{within} {unit}", len(gains), label)
 
 
 def _shift(results: Results) -> Found:
