@@ -369,8 +369,9 @@ Markdown(
 # row takes the simulator's steps before it goes online, and Uni-O4 beside it as many more online.
 # (Episodes of evaluation feed nothing back; where the best policy is the last one, there are
 # fewer.) Online settings were chosen for two kinds of policies, denoising chains and Gaussians, on
-# Hopper-medium with a seed that no result uses; every Gaussian method has those of cloning. What
-# differs by task is Uni-O4's own, with its source, and applies to every method.
+# Hopper-medium with a seed that no result uses; every Gaussian method has those of cloning, but
+# clones of chunks have the chain's. What differs by task is Uni-O4's own, with its source, and
+# applies to every method.
 
 # %%
 budget = e3.budget(online)

@@ -56,8 +56,8 @@ SWAPS = {
 """What the first row has and the second has not; what changes with it stands after "also"."""
 
 
-BY_AM_Q = {"(i, κ) by AM-Q, not κ = 0": "instead of taking κ = 0",
-           "(i, κ) by AM-Q, not at random": "instead of a random candidate"}  # fmt: skip
+BY_AM_Q = {"(i, κ) by AM-Q, not κ = 0": "against κ = 0",
+           "(i, κ) by AM-Q, not at random": "against a random candidate"}  # fmt: skip
 """The two swaps that say what choosing is worth."""
 
 
@@ -167,7 +167,7 @@ def swaps_told(swaps: pd.DataFrame) -> str:
     )
     means, on = offline["gain"].mean(), offline["task"].unique()
     chosen = [
-        f"{words} changes the offline score by {means[pair]:+.1f} points"
+        f"by {means[pair]:+.1f} points {words}"
         + ("" if pair in ranked else f" (on {', '.join(on[pair])} alone)")
         for pair, words in BY_AM_Q.items() if pair in means
     ]  # fmt: skip
@@ -176,8 +176,9 @@ def swaps_told(swaps: pd.DataFrame) -> str:
         f"Means over tasks and seeds. Of the {len(ranked)} of {len(means)} swaps that were "
         f"played offline on all tasks, **{ranked.idxmax()!s}** adds most ({ranked.max():+.1f} "
         f"points) and **{ranked.idxmin()!s}** least ({ranked.min():+.1f}). Choosing (i, κ) by AM-Q "
-        f"{', and '.join(chosen)}. After online learning the largest difference among the "
-        f"{len(reached)} played on all tasks is {reached[largest]:+.1f} points, of *{largest}*."
+        f"changes the offline score {' and '.join(chosen)}. After online learning the largest "
+        f"difference among the {len(reached)} played on all tasks is {reached[largest]:+.1f} points, "
+        f"of *{largest}*."
     )
 
 
