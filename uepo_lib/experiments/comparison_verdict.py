@@ -177,8 +177,8 @@ def swaps_told(swaps: pd.DataFrame) -> str:
         f"played offline on all tasks, **{ranked.idxmax()!s}** adds most ({ranked.max():+.1f} "
         f"points) and **{ranked.idxmin()!s}** least ({ranked.min():+.1f}). Choosing (i, κ) by AM-Q "
         f"changes the offline score {' and '.join(chosen)}. After online learning the largest "
-        f"difference among the {len(reached)} played on all tasks is {reached[largest]:+.1f} points,"
-        f" of *{largest}*."
+        f"difference among the {len(reached)} that all tasks played is {reached[largest]:+.1f} "
+        f"points, of *{largest}*."
     )
 
 
