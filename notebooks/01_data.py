@@ -140,8 +140,7 @@ def marks(robot):
 # %%
 trained = [robot for name, robot in robots.items() if name != "maze"]
 curve = makers.behaviour_table([*trained, tasks.ROBOTS["relocate"]])
-here.draw("behaviour_training", curve, task=", ".join(curve.robot.unique()),
-          seeds=sorted(set(curve.seed.tolist())))  # fmt: skip
+here.draw("behaviour_training", curve, task=", ".join(curve.robot.unique()), seeds=[])
 
 # %% [markdown]
 # A walker's policy that explores is worse than its own mean. A dataset holds the *noisy* actions,

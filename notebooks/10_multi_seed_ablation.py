@@ -54,6 +54,7 @@ from uepo_lib.experiments import multi_seed as e1
 from uepo_lib.experiments.multi_seed_verdict import claims
 from uepo_lib.experiments.seed_sets import FRESH, GAUSSIANS, GUIDED, NETWORKS, fixed, grid_of
 from uepo_lib.figures import multi_seed as drawn
+from uepo_lib.figures import multi_seed_routes as in_maze
 from uepo_lib.stages import Study
 
 # %%
@@ -154,7 +155,7 @@ Markdown(f"At $\\kappa = 1$, means over {len(here.budget.seeds)} seeds:\n\n" + "
 
 # %%
 maze = Study(grid.rivals, here.budget.seeds[0], here.profile, progress=False)
-paths = drawn.paths_table(maze, grid)
+paths = in_maze.paths_table(maze, grid)
 here.draw("10_paths", paths, played, task=grid.rivals, seeds=[maze.seed])
 
 # %%
