@@ -281,8 +281,9 @@ for seed, made in found.items():
 paid = views.spent(runs)
 Markdown(
     f"Judging {len(table)} candidates took **{paid['steps']:,}** environment steps in "
-    f"{paid['episodes']:,} episodes ({here.budget.curve_episodes} a candidate, "
-    f"{here.budget.evaluation_episodes} for κ = 0). Choosing by AM-Q took none."
+    f"{paid['episodes']:,} episodes. κ = 0 played {here.budget.evaluation_episodes}, for other "
+    f"pages too; here all are judged by the same {here.budget.curve_episodes}. Choosing by AM-Q "
+    "took none."
 )
 
 # %% [markdown]
@@ -343,12 +344,13 @@ Markdown(
     + "; ".join(
         f"{name}: {statistics.verdict(gains[name])}" for name in ("random candidate", "κ = 0")
     )
-    + f". Mean regret against the best candidate: {-gains['best candidate'].mean():.1f} points."
+    + ". "
+    + views.regret_says(regret)
 )
 
 # %% [markdown]
 # The comparison with $\kappa = 0$ is the hard one. On data with a single noisy mode, zero noise is
-# close to the mean action, and no fixed noise improves on that except by luck (notebook 03). A
+# close to the mean action; [03](03_subpolicies.ipynb) sets the returns of fixed noises beside it. A
 # selection that always took $\kappa = 0$ would need no critic and no model.
 #
 # ## Improving before choosing: offline PPO

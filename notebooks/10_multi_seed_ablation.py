@@ -244,7 +244,7 @@ assert (distances.loc[distances["set"] == GUIDED, "div"] > 0).all()
 #
 # - Read the best of n on episodes that did not choose it: the same half flatters it, and ten equal
 #   policies have a "best" too.
-# - A seed that is a bias of the actions is a worse policy, not another behaviour: compare a set's
-#   mean with $\kappa = 0$ before counting its members.
+# - A seed that is a bias of the actions is not another behaviour, and often a worse policy: compare
+#   a set's mean with $\kappa = 0$ before counting its members.
 # - Where D has modes, ask of a set whether it reaches them *and* keeps to them; div answers
 #   neither.

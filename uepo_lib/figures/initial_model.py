@@ -58,7 +58,7 @@ def draw_toy(table: pd.DataFrame) -> Figure:
             axes.plot(one["x"], one["value"], color=colour, label=world)
         axes.set(xlabel="bias b of the gain", ylim=(-0.03, 1.03))
     kept.set_ylabel("share of real steps kept")
-    left.set_ylabel("κ: bias left in kept steps")
+    left.set_ylabel("λ: bias left in kept steps")
     kept.legend(loc="upper right", fontsize=7)
     for axes, part, title in ((right, "round", "D is right"), (wrong, "wrong D", "D is wrong too")):
         for source, (label, colour) in TOY.items():
