@@ -169,3 +169,9 @@ def test_regret_is_held_against_what_was_expected(best: float) -> None:
     assert "none against κ = 0: +0.5, not met" in found
     assert f"some against the best: {best:+.1f}, {'met' if best > 0 else 'not met'}." in found
     assert ("noise of the episodes" in found) == (best < 0)
+
+
+def test_what_is_printed_as_zero_counts_as_zero() -> None:
+    rows = [("best candidate", -0.02), ("κ = 0", 0.04), ("random candidate", 0.0)]
+    found = regret_says(pd.DataFrame(rows, columns=["against", "regret"]))
+    assert found.count("+0.0, met") == 2 and "some against the best: +0.0, not met" in found

@@ -160,7 +160,7 @@ def regret_says(regret: pd.DataFrame) -> str:
 
     ``regret`` as from :func:`regret_table`.
     """
-    mean = regret.groupby("against", sort=False)["regret"].mean()
+    mean = regret.groupby("against", sort=False)["regret"].mean().round(1) + 0.0  # no "-0.0"
     parts = [
         f"none against {name}: {mean[name]:+.1f}, {'met' if mean[name] <= 0 else 'not met'}"
         for name in ("random candidate", "κ = 0")

@@ -100,6 +100,7 @@ def draw_robot_survival(table: pd.DataFrame) -> Figure:
 
 
 def _survival(table: pd.DataFrame) -> Figure:
+    """A logarithmic axis down to the least positive number: a mean that is not is left out."""
     names = list(dict.fromkeys(table["name"]))
     figure, panels = plotting.panels(len(names), 3.5, 3.0)
     lowest = float(table.loc[table["along"] > 0, ["along", "size", "closed_form"]].min().min())
