@@ -115,6 +115,41 @@ here.draw("overview", overview_table(), task="the method", seeds=[])
 # computed before, and computed otherwise: a printed line names each run that is computed, and one
 # line a cell says how many were loaded.
 #
+# ## What the paper leaves open
+#
+# The pages name a choice by its letter and number. Each is a parameter; the default stands first.
+#
+# | | left open | here | shown in |
+# |---|---|---|---|
+# | A1 | $s_{1:T}$ while acting | the last $T_o$ states; all of them, to score a log | 02 |
+# | A2 | a sub-policy | one fixed noise, at temperature $\kappa$; or fresh noise | 02, 03, 10 |
+# | A3 | what guidance moves | $\hat x_0$, at every reverse step but the last | 03, 04, 10 |
+# | A4 | details of div, and τ | means of valid terms; τ from unguided sets | 04, 15, 16 |
+# | A5 | likelihood, the KL-style term | a bound on it; the term is off, α = 0 | 02, 04 |
+# | A6 | the filter, and the unit of ε | nats a dimension over held-out real data | 05, 11, 14 |
+# | A7 | real dynamics, offline | T̂'s transitions; or the simulator's, counted | 05, 11, 14 |
+# | A8 | synthetic steps a real one | 2, at `smoke` less | 05, 11, 14, 16 |
+# | A9 | AM-Q, where imagined robots die | steps after death count 0; or as published | 06, 12 |
+# | A10 | what is tuned online | the chain, its noise kept; or the noise alone | 07, 12 |
+# | A11 | what $\eta$ follows | the reverse steps, down to 0; or nothing | 04 |
+# | A12 | whose scores compare | all methods here; the paper's with a note | 01 |
+# | A13 | improvement offline | none, as printed; or PPO that AM-Q accepts | 06, 12 |
+# | A14 | T̂ online | a diagnostic, and a gate; or short value targets | 07 |
+#
+# And the experiments by theirs:
+#
+# | | asks | shown in |
+# |---|---|---|
+# | E1 | are n noise seeds n policies? | 10 |
+# | E2 | does ε matter, and the ratio? | 05, 11 |
+# | E3 | is UEPO better than Uni-O4 and cloning, and by which part? | 12 |
+# | E4 | how fast can it decide, and what does being late cost? | 13 |
+# | E5 | how good must T̂_init be? | 14 |
+# | E6 | does the divergence carry over to frames? | 15 |
+# | E7 | how do n, ratio, τ and η trade off? | 16 |
+# | E8 | which number fires at which failure? | 17 |
+# | E9 | how much data is needed? | 16 |
+#
 # ## How much is computed: profiles
 #
 # One word sets every size, through the parameter `profile` above or the variable `UEPO_PROFILE`.

@@ -617,8 +617,10 @@ Markdown(
 
 # %% [markdown]
 # **What to see.** The grey curve scores with the exact density of the policy that acted. That is
-# what a perfect model of actions given states would say. It is no upper limit: who is shown all of
-# $s_{1:T}$ also sees what the actions led to. Where only one of the two bounds is seen, they
+# what a perfect model of actions given states would say. It is no upper limit, for two reasons: who
+# is shown all of $s_{1:T}$ also sees what the actions led to; and a copy whose noise was clipped
+# onto an end of the box lands on an atom of the exact density (see *what fails*), which then
+# prefers it, where a smoother model need not. Where only one of the two bounds is seen, they
 # coincide. And some pairs are hard for everybody: where the hand holds still, steps differ by noise
 # alone, and their order means little. If that is why pairs are lost, the policy that acted should
 # prefer the logged order by less there, too.

@@ -156,7 +156,8 @@ here.draw("04_gaits", gaits, task="toy gait")
 # $$\mathbb{E}\,\mathrm{div} \to 2\sigma \sqrt2\,\frac{\Gamma((A+1)/2)}{\Gamma(A/2)} + 1,$$
 #
 # since differencing doubles the noise and second differences of noise point anywhere. A moving
-# average over three steps removes most of it and leaves the antiphase pair nearly untouched. So
+# average over three steps removes part of it, a smaller part where the noise is strong, and leaves
+# the antiphase pair nearly untouched. So
 # this companion never shows a div alone: beside it stands its *noise floor*, div between repeats
 # of one behaviour, and div of low-passed actions.
 
@@ -261,9 +262,10 @@ Markdown(
 )
 
 # %% [markdown]
-# **What to see.** More steps help until they hurt. With five, guidance is undone, whatever its
-# size. With fifty, its last perturbations come when hardly any noise is left to hide them, and
-# plans fall out of support. Why that is so, the next section computes.
+# **What to see.** More steps help until they hurt. With five, much of guidance is undone on this
+# toy, and a larger η wins only part of it back. With fifty, its last perturbations come when hardly
+# any noise is left to hide them, and plans fall out of support. Why that is so, the next section
+# computes.
 #
 # ### Other sets, and two controls
 #
@@ -376,11 +378,11 @@ here.draw("04_toy_trace", pd.concat(traces), task="toy", seeds=list(toy_sets[:20
 # **What to see.** δ always lifts the estimates over τ (dotted); what counts is where they stand
 # when the next step has looked at them (blue). In the noisy half they fall back at once. Near the
 # end, where a push is kept, they stay. Five steps have no step there: the last perturbation is
-# made with much noise left, and the jump to the actions takes it back. Long chains have many, too
-# late to repair what they break.
+# made with much noise left, and the jump to the actions takes most of it back. Long chains have
+# many, too late to repair what they break.
 #
-# So guidance needs many reverse steps, and spreads sub-policies in two ways: by moving some to
-# other doors in the middle of the process, and by jitter at its end.
+# So on this toy guidance needs more than a few reverse steps, and spreads sub-policies in two ways:
+# by moving some to other doors in the middle of the process, and by jitter at its end.
 #
 # ### A stricter τ, two sub-policies, a trained model
 #
@@ -515,7 +517,7 @@ here.draw("04_robot_guidance", shares, runs, task=both)
 keys = ["task", "steps", "schedule", "eta", "set"]
 numbers = ["call_share", "member_share", "moved", "likelihood"]
 mean_shares = shares.groupby(keys, sort=False)[numbers].mean()
-mean_shares.xs(STRONG.eta, level="eta").round(2)
+mean_shares.xs(STRONG.eta, level="eta", drop_level=False).round(2)  # the strongest η
 
 # %%
 gains = guidance_robots.gain_table(shares, "unguided")

@@ -683,7 +683,9 @@ Markdown(
 
 # %% [markdown]
 # **Health panel.** Is T̂ worse than T̂_init on held-out real steps? A value above 1 says so, a row a
-# seed; [17](17_failure_signatures.ipynb) sets the threshold, on the maze.
+# seed; [17](17_failure_signatures.ipynb) sets the threshold, on the maze. The value is a ratio of
+# geometric means, to which every step counts alike. The errors above are means of squares, in which
+# a few contacts weigh most: the two numbers differ, and may disagree.
 
 
 # %%

@@ -45,7 +45,7 @@ import torch
 from IPython.display import Markdown
 from torch import Tensor
 
-from uepo_lib import evaluation, notebook, statistics
+from uepo_lib import evaluation, notebook, settings, statistics
 from uepo_lib.figures import improvement as improving
 from uepo_lib.figures import selection as views
 from uepo_lib.figures.policy import both
@@ -161,6 +161,18 @@ Markdown(
     f"for two million updates, it would be {slow:.0f}: the critic is then short-sighted, and AM-Q "
     f"with it (`--set critic.polyak=0.005` shows it). Hence a faster target in a small budget."
 )
+
+# %% [markdown]
+# **In which unit.** Rewards add up to values of hundreds on Hopper and of thousands on the pen. A
+# network starts near zero and Adam's steps are of one size, so most of a small budget would be
+# spent on growing. Q and V are therefore learnt in units of mean $|r| / (1 - \gamma)$ and
+# multiplied afterwards. Uni-O4 learns them raw, in two million updates (`--set
+# critic.scale_rewards=false`). What that is worth shows where the critic is climbed: offline PPO,
+# below, from the same clones with either critic, on a seed that no result uses. Mean scores of four
+# members, before and after.
+
+# %%
+pd.DataFrame(settings.TRIED_CRITIC)
 
 # %% [markdown]
 # Two things keep the correlation from 1. The log is one draw of noise after each state, and V is
@@ -281,8 +293,9 @@ for seed, made in found.items():
 paid = views.spent(runs)
 Markdown(
     f"Judging {len(table)} candidates took **{paid['steps']:,}** environment steps in "
-    f"{paid['episodes']:,} episodes ({here.budget.curve_episodes} a candidate, "
-    f"{here.budget.evaluation_episodes} for κ = 0). Choosing by AM-Q took none."
+    f"{paid['episodes']:,} episodes. κ = 0 played {here.budget.evaluation_episodes}, for other "
+    f"pages too; here all are judged by the same {here.budget.curve_episodes}. Choosing by AM-Q "
+    "took none."
 )
 
 # %% [markdown]
@@ -343,12 +356,13 @@ Markdown(
     + "; ".join(
         f"{name}: {statistics.verdict(gains[name])}" for name in ("random candidate", "κ = 0")
     )
-    + f". Mean regret against the best candidate: {-gains['best candidate'].mean():.1f} points."
+    + ". "
+    + views.regret_says(regret)
 )
 
 # %% [markdown]
 # The comparison with $\kappa = 0$ is the hard one. On data with a single noisy mode, zero noise is
-# close to the mean action, and no fixed noise improves on that except by luck (notebook 03). A
+# close to the mean action; [03](03_subpolicies.ipynb) sets the returns of fixed noises beside it. A
 # selection that always took $\kappa = 0$ would need no critic and no model.
 #
 # ## Improving before choosing: offline PPO

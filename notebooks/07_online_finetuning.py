@@ -572,5 +572,5 @@ print(f"mean steps a seed; online budget {here.budget.online_env_steps:,} steps 
 #   "does not fall" for that reason.
 # - **Few seeds.** At three, each line is an anecdote; the verdicts above say so.
 #
-# **To try.** `overrides={"chain_ppo": {"learning_rate": 1e-4}}`: watch the update cost overtake the
+# **To try.** `overrides={"chain_ppo": {"learning_rate": 1e-4}}`: the update cost may overtake the
 # exploration cost. The experiments of later notebooks build on these runs.

@@ -54,6 +54,7 @@ from uepo_lib.experiments import multi_seed as e1
 from uepo_lib.experiments.multi_seed_verdict import claims
 from uepo_lib.experiments.seed_sets import FRESH, GAUSSIANS, GUIDED, NETWORKS, fixed, grid_of
 from uepo_lib.figures import multi_seed as drawn
+from uepo_lib.figures import multi_seed_routes as in_maze
 from uepo_lib.stages import Study
 
 # %%
@@ -154,7 +155,7 @@ Markdown(f"At $\\kappa = 1$, means over {len(here.budget.seeds)} seeds:\n\n" + "
 
 # %%
 maze = Study(grid.rivals, here.budget.seeds[0], here.profile, progress=False)
-paths = drawn.paths_table(maze, grid)
+paths = in_maze.paths_table(maze, grid)
 here.draw("10_paths", paths, played, task=grid.rivals, seeds=[maze.seed])
 
 # %%
@@ -243,7 +244,7 @@ assert (distances.loc[distances["set"] == GUIDED, "div"] > 0).all()
 #
 # - Read the best of n on episodes that did not choose it: the same half flatters it, and ten equal
 #   policies have a "best" too.
-# - A seed that is a bias of the actions is a worse policy, not another behaviour: compare a set's
-#   mean with $\kappa = 0$ before counting its members.
+# - A seed that is a bias of the actions is not another behaviour, and often a worse policy: compare
+#   a set's mean with $\kappa = 0$ before counting its members.
 # - Where D has modes, ask of a set whether it reaches them *and* keeps to them; div answers
 #   neither.

@@ -266,7 +266,8 @@ Markdown("\n".join(f"- {line}" for line in met))
 # ## Does Uni-O4's offline phase do what it says?
 #
 # A baseline is worth as much as its weakest part. The same four members are played before and
-# after offline PPO; these episodes are for judging and no method sees them.
+# after offline PPO, noise-free as everywhere and with the sampled actions whose advantage it
+# climbs; these episodes are for judging and no method sees them.
 
 # %%
 improvement = says.offline_improvement(found["selection"])
@@ -274,15 +275,16 @@ here.table(improvement, "12_improvement", runs, task=task)
 improvement.round(1)
 
 # %%
-better = int((improvement["gain"] > 0).sum())
-flattered = improvement[(improvement["judged"] > 0) & (improvement["gain"] < 0)]["task"].tolist()
+still, noisy = (improvement[improvement["actions"] == a] for a in ("noise-free", "sampled"))
+flattered = still[(still["judged"] > 0) & (still["gain"] < 0)]["task"].tolist()
 goals = paths.groupby("task", sort=False)["expert"].mean()
 cloned = scores[scores["row"] == "bc"].groupby("task", sort=False)["offline"].mean()
 full = [t for t in tasks if cloned[t] >= goals[t]]
 room = "; there is little to improve there, and every step away from the data is paid for"
 Markdown(
-    f"Tasks on which offline PPO raises the members' mean true score: **{better} of "
-    f"{len(improvement)}**, in the mean over seeds. AM-Q says better while the environment says "
+    f"Tasks on which offline PPO raises the members' mean true score, in the mean over seeds: "
+    f"**{(still['gain'] > 0).sum()} of {len(still)}** noise-free, {(noisy['gain'] > 0).sum()} with "
+    f"sampled actions. AM-Q says better while the environment, noise-free, says "
     f"worse on: {', '.join(flattered) or 'none'}. Plain cloning, noise-free, is "
     f"already at 90 % of the expert on: {', '.join(full) or 'none'}{room if full else ''}."
 )

@@ -27,7 +27,7 @@
 # <details><summary>Answer</summary>
 #
 # It depends on two numbers. The filter refuses real transitions *in proportion to how much they
-# contradict* T̂_init, so the kept ones alone still carry a share κ of the bias: 0 without a filter,
+# contradict* T̂_init, so the kept ones alone still carry a share λ of the bias: 0 without a filter,
 # 1 with a strict one. But T̂ is fitted to D ∪ D_diff, and D itself contradicts the bias, with weight
 # one over one plus the ratio. So where D is right the bias shrinks in every round, only more slowly
 # than it could; where D is wrong too, nothing but refused transitions could have told.
@@ -79,13 +79,14 @@ grid, task = e5.grid_of(here.profile), "hopper-medium, slice"
 # believes $\hat g = g + b$, so on a real step it meets the residual $e = w - b u$ of variance
 # $v = b^2\tau^2 + \sigma^2$. The filter bounds the mean of $\tfrac12 e^2 / \sigma^2$ over H steps,
 # which truncates the residuals to a ball. With $q$ the variance of a kept residual over $v$ and
-# $\rho^2 = b^2\tau^2 / v$, least squares on kept steps alone finds a gain whose bias is $\kappa b$,
+# $\rho^2 = b^2\tau^2 / v$, least squares on kept steps alone finds a gain whose bias is
+# $\lambda b$,
 #
 # $$q = \frac{F_{\chi^2_{H+2}}(K)}{F_{\chi^2_H}(K)}, \qquad
-# \kappa = \frac{(1 - q)(1 - \rho^2)}{1 - (1 - q)\rho^2}.$$
+# \lambda = \frac{(1 - q)(1 - \rho^2)}{1 - (1 - q)\rho^2}.$$
 #
 # $K$ is the ball's squared radius over $v$ (`uepo_lib/filter_bias.py`). Without a filter $q = 1$
-# and nothing of the bias is left; the stricter the filter, the nearer $\kappa$ is to 1.
+# and nothing of the bias is left; the stricter the filter, the nearer $\lambda$ is to 1.
 
 # %% tags=["nbval-check-output"]
 world, literal = LinearWorld(), LinearWorld(median=False)
@@ -93,7 +94,7 @@ for name, one in (("over the median", world), ("ε alone", literal)):
     generator = torch.Generator().manual_seed(0)
     kept, after = one.simulated(1.0, 2.0, "simulator", 400_000, generator)
     told = one.next_bias(1.0, 2.0, "simulator")
-    print(f"{name + ':':17s} kept {one.kept(1.0):.3f}, κ {one.remaining(1.0):.3f}, "
+    print(f"{name + ':':17s} kept {one.kept(1.0):.3f}, λ {one.remaining(1.0):.3f}, "
           f"bias after a round {told:.3f}")  # fmt: skip
     assert abs(kept - one.kept(1.0)) < 0.005 and abs(after - told) < 0.01
 
@@ -104,10 +105,10 @@ for name, one in (("over the median", world), ("ε alone", literal)):
 #
 # **Rounds.** T̂ is fitted to D and to D_diff with weights 1 and ratio. If D is right,
 #
-# $$b_{r+1} = \frac{\text{ratio}\; I\, \kappa\, b_r}{\tau^2 + \text{ratio}\; I}, \qquad
+# $$b_{r+1} = \frac{\text{ratio}\; I\, \lambda\, b_r}{\tau^2 + \text{ratio}\; I}, \qquad
 # I = \mathbb E[u^2 \mid \text{kept}];$$
 #
-# T̂'s own transitions have $\kappa = 1$, $I = \tau^2$: at ratio 2 two thirds remain a round.
+# T̂'s own transitions have $\lambda = 1$, $I = \tau^2$: at ratio 2 two thirds remain a round.
 
 # %%
 worlds = [world, literal, LinearWorld(horizon=50)]
@@ -125,7 +126,7 @@ assert abs(world.fixed_point(2.0, "model", START) - START) < 1e-9
 assert abs(world.fixed_point(2.0, "unfiltered", START) - START / 3) < 1e-9
 
 # %% [markdown]
-# **What to see.** Nothing here *reinforces* a bias: $\kappa \le 1$, so no round adds to it. With D
+# **What to see.** Nothing here *reinforces* a bias: $\lambda \le 1$, so no round adds to it. With D
 # right, all three lines fall to zero, T̂'s own transitions slowest. With D wrong too, T̂'s own keep
 # all of it, unfiltered real ones leave D's share, a third, and the filter leaves more than that. A
 # mean over many steps is a blunt filter where errors are independent (H = 50); on a robot they are
@@ -134,7 +135,8 @@ assert abs(world.fixed_point(2.0, "unfiltered", START) - START / 3) < 1e-9
 # ## Hopper: what each T̂_init keeps
 #
 # **Expectation.** The median rule keeps the *number* of accepted trajectories alike for all; which
-# ones, T̂_init decides: those that it predicts well.
+# ones, T̂_init decides: those that it predicts well. What it predicts well can be seen on the
+# simulator's trajectories alone; of its own it knows no truth.
 
 # %%
 table, runs = e5.run(here.profile)
@@ -178,7 +180,9 @@ Markdown(
 #
 # **Expectation.** From a T̂_init of 1 % model transitions do harm; from one that knows ten times
 # D they may help, as distilled data would; the biased one harms by its bias, not by its noise.
-# Simulator transitions are real, and T̂_init only chooses among them: little depends on it.
+# Simulator transitions are real, and T̂_init only chooses among them: little depends on it. Those
+# drawn *at random* from the simulator do not depend on it at all: the same steps teach T̂ in every
+# column.
 
 # %%
 gained = says.gains(table)

@@ -127,16 +127,19 @@ def test_offline_improvement_compares_the_same_members() -> None:
             "method": method,
             "member": i,
             "score": 10.0 * i + bonus + s,
+            "sampled": 10.0 * i - 2 * bonus + s,
             "dead_zero": 200.0 if method == "Uni-O4" else 100.0,
         }
         for s in range(3)
         for i in range(4)
         for method, bonus in (("Uni-O4, clones", 0.0), ("Uni-O4", 5.0), ("UEPO", 99.0))
     ]
-    found = says.offline_improvement(pd.DataFrame(rows)).iloc[0]
-    assert found["gain"] == found["low"] == found["high"] == pytest.approx(5.0)
-    assert found["after"] - found["before"] == pytest.approx(5.0)
-    assert found["judged"] == pytest.approx(100.0)
+    table = says.offline_improvement(pd.DataFrame(rows)).set_index("actions")
+    for actions, gain in (("noise-free", 5.0), ("sampled", -10.0)):
+        found = table.loc[actions]
+        assert found["gain"] == found["low"] == found["high"] == pytest.approx(gain)
+        assert found["after"] - found["before"] == pytest.approx(gain)
+        assert found["judged"] == pytest.approx(100.0)
 
 
 def test_am_q_is_judged_by_rank_and_by_what_its_choice_loses() -> None:

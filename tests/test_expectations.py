@@ -10,7 +10,9 @@ from uepo_lib import plotting
 from uepo_lib.experiments import comparison_expected as says
 from uepo_lib.experiments import online_alternatives as others
 from uepo_lib.figures import comparison, comparison_details  # noqa: F401 - registers figures
+from uepo_lib.figures.coverage import zero_noise_says
 from uepo_lib.figures.improvement import published_verdict
+from uepo_lib.figures.selection import regret_says
 
 TASKS = ("hopper-medium", "pen-cloned")
 MET, UNMET = "**as expected**", "**not as expected**"
@@ -158,3 +160,32 @@ def test_switch_has_a_key_for_both_of_its_prices() -> None:
 def test_a_plain_tick_is_1_2_or_5_times_a_power_of_ten() -> None:
     shown = [plotting.plain(value) for value in (0.02, 0.03, 0.5, 1.0, 4.0, 20.0, 90.0)]
     assert shown == ["0.02", "", "0.5", "1", "", "20", ""]
+
+
+# ── notebooks 03 and 06 ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.98, "98 % are at a door: **not** as expected"),
+                                             (0.1, "10 % are at a door: as expected")])  # fmt: skip
+def test_a_single_model_without_noise_is_asked_where_it_stands(share: float, said: str) -> None:
+    rows = [("n models, zero noise", 1, share - 0.02), ("n models, zero noise", 1, share + 0.02),
+            ("n models, zero noise", 4, 0.3), ("n models, one noise", 1, 0.3)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["kind", "n", "coverage"])
+    assert said.replace(" %", "%") in zero_noise_says(table)
+
+
+@pytest.mark.parametrize("best", [2.0, -2.0])
+def test_regret_is_held_against_what_was_expected(best: float) -> None:
+    rows = [("best candidate", best), ("best candidate", best), ("κ = 0", 1.5), ("κ = 0", -0.5),
+            ("random candidate", -3.0), ("random candidate", -5.0)]  # fmt: skip
+    found = regret_says(pd.DataFrame(rows, columns=["against", "regret"]))
+    assert "none against random candidate: -4.0, met" in found
+    assert "none against κ = 0: +0.5, not met" in found
+    assert f"some against the best: {best:+.1f}, {'met' if best > 0 else 'not met'}." in found
+    assert ("noise of the episodes" in found) == (best < 0)
+
+
+def test_what_is_printed_as_zero_counts_as_zero() -> None:
+    rows = [("best candidate", -0.02), ("κ = 0", 0.04), ("random candidate", 0.0)]
+    found = regret_says(pd.DataFrame(rows, columns=["against", "regret"]))
+    assert found.count("+0.0, met") == 2 and "some against the best: +0.0, not met" in found

@@ -12,13 +12,15 @@ import torch
 from tiny_study import TINY_SEEDS, settled, tiny
 from torch import Tensor
 
-from uepo_lib import cards, evaluation, played, profiles, tasks
+from uepo_lib import cards, evaluation, played, plotting, profiles, tasks
 from uepo_lib.coverage import NO_MODE
 from uepo_lib.datasets import Normaliser
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import multi_seed, seed_sets
 from uepo_lib.experiments.multi_seed_verdict import CLAIMS, SEEDS, claims
 from uepo_lib.experiments.seed_sets import FRESH, GUIDED, NETWORKS, SeedGrid
+from uepo_lib.figures import multi_seed as drawn
+from uepo_lib.figures import multi_seed_routes
 from uepo_lib.maze import GOAL_CENTRE, ROUTES, centre
 from uepo_lib.mixture_density import MixtureConfig, MixtureDensity, MixturePolicy
 from uepo_lib.played import Played
@@ -258,3 +260,24 @@ def test_repeats_differ_by_their_noise_and_by_nothing_else(
     assert multi_seed.data_floor(study) == 0  # what was meant is what was done
     monkeypatch.setattr(cards, "mean_actions", lambda *_: None)
     assert np.isnan(multi_seed.data_floor(study))
+
+
+# ── what figures say ────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_odd_panel_of_routes_says_why() -> None:
+    reached = pd.DataFrame({"north-north": [1.0, 0.5], "south-south": [0.0, 0.5]})
+    assert multi_seed_routes._routes_title("κ = 1", reached) == "κ = 1"
+    assert multi_seed_routes._routes_title("κ = 0", reached.head(1)) == "κ = 0: one member"
+    assert multi_seed_routes._routes_title("n Gaussians", 0 * reached) == "n Gaussians: no arrivals"
+
+
+def test_a_task_without_a_floor_is_named() -> None:
+    assert drawn._repeats([]) == "two noisy repeats of one behaviour"
+    assert drawn._repeats(["maze-routes"]).endswith("(not known: maze-routes)")
+
+
+def test_a_line_of_fewer_seeds_says_how_many() -> None:
+    table = pd.DataFrame({"set": list("aab"), "seed": [0, 1, 0]})
+    said = [plotting.counted(n, table[table["set"] == n], table) for n in "ab"]
+    assert said == ["a", "b (1 seed)"]

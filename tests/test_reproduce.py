@@ -162,7 +162,7 @@ def test_a_data_file_changes_the_key(folder: Path, monkeypatch: pytest.MonkeyPat
     path = folder / "01_first.ipynb"
     before = reproduce._key(path, "smoke", {})
     known = reproduce.library_files(Path(reproduce.__file__).parent)
-    assert {"published.csv", "tuning_iql.csv", "policies_data/hopper/medium.json"} <= set(known)
+    assert {"published.csv", "tuning_critic.csv", "policies_data/hopper/medium.json"} <= set(known)
     altered = {**known, "published.csv": "altered"}
     monkeypatch.setattr(reproduce, "library_files", lambda folder: altered)
     assert reproduce._key(path, "smoke", {}) != before

@@ -227,7 +227,8 @@ class AveragedTraining:
         self.model, self.cfg = model, cfg
         self.ema = ema_update(cfg.ema_decay)
         self.average = AveragedModel(model, multi_avg_fn=self.ema)
-        self.averaged, self.current = [*self.average.module.parameters()], [*model.parameters()]
+        self.averaged: list[Tensor] = [*self.average.module.parameters()]
+        self.current: list[Tensor] = [*model.parameters()]
         self.optimiser = torch.optim.AdamW(
             model.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True
         )

@@ -9,10 +9,10 @@ $K$ its squared radius over $v$ and $F_k$ the distribution function of $\chi^2_k
 
 $$q = \frac{\mathbb E[e^2 \mid \text{kept}]}{v} = \frac{F_{H+2}(K)}{F_H(K)}.$$
 
-Least squares on kept steps alone leaves the share $\kappa$ of the bias, for
+Least squares on kept steps alone leaves the share $\lambda$ of the bias, for
 $\mathbb E[u e \mid \text{kept}] = -b\tau^2 q$:
 
-$$\kappa = \frac{(1 - q)(1 - \rho^2)}{1 - (1 - q)\rho^2}, \qquad
+$$\lambda = \frac{(1 - q)(1 - \rho^2)}{1 - (1 - q)\rho^2}, \qquad
 \rho^2 = \frac{b^2\tau^2}{v}.$$
 """
 
@@ -72,7 +72,7 @@ class LinearWorld:
         return float(stats.chi2.cdf(radius, h + 2) / stats.chi2.cdf(radius, h))
 
     def remaining(self, bias: float) -> float:
-        """κ: the share of the bias that a fit to kept real steps alone still has."""
+        """λ: the share of the bias that a fit to kept real steps alone still has."""
         refused, told = 1 - self.kept_variance(bias), self._told(bias)
         return refused * (1 - told) / (1 - refused * told)
 

@@ -101,6 +101,13 @@ def seed_lines(
     axes.plot(wide.index, wide.mean(axis=1), color=colour, label=label, marker="o", markersize=3)
 
 
+def counted(label: str, part: pd.DataFrame, table: pd.DataFrame) -> str:
+    """``label`` of a line that ``part`` of a table draws, with its seeds where it has fewer."""
+    count = int(part["seed"].nunique())
+    few = count < table["seed"].nunique()
+    return f"{label} ({count} seed{'s' if count > 1 else ''})" if few else label
+
+
 def dots(axes: Axes, groups: Sequence[str], values: Sequence[Sequence[float]], colour: str) -> None:
     """Every value a dot, the mean a bar, one column a group."""
     for place, group in enumerate(values):

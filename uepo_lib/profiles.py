@@ -3,7 +3,7 @@
 | profile | for |
 |---|---|
 | smoke | every line of code runs; the numbers mean nothing |
-| laptop | the default: local data, three seeds, two to three hours on two cores |
+| laptop | the default: local data, three seeds, about two hours on two cores |
 | full | five seeds and five times the data and updates, some 70 core-hours, estimated |
 | paper | the sizes that Uni-O4 published; a GPU |
 
@@ -105,7 +105,7 @@ SMOKE = Budget(
 LAPTOP = Budget(
     num_transitions=100_000,
     seeds=(0, 1, 2),
-    diffusion_updates=3_000,
+    diffusion_updates=4_000,
     diffusion_batch=256,
     clone_updates=6_000,
     clone_batch=128,
@@ -114,7 +114,7 @@ LAPTOP = Budget(
     critic_polyak=0.04,
     q_hidden=(256, 256),
     v_hidden=(256, 256),
-    dynamics_updates=6_000,
+    dynamics_updates=5_000,
     dynamics_batch=128,
     dynamics_hidden=(128, 128, 128, 128),
     augmentation_ratio=2.0,

@@ -37,6 +37,8 @@ PROBE_SECONDS = 60.0
 """How long a first picture may take: a graphics driver compiles its shaders then."""
 BALL = "<mujoco><worldbody><body><geom size='1' rgba='1 0 0 1'/></body></worldbody></mujoco>"
 HEIGHT = 240
+LABEL_GROUND = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
+"""Behind what is written into a picture, which may be of any colour."""
 
 CAMERAS = {
     "Hopper": Camera(90.0, 0.0, (0.0, 0.0, 0.85), (2.0, 1.4), follow=True),
@@ -150,7 +152,7 @@ def film_strip(axes: Axes, pictures: Frames, labels: Sequence[str] = (), columns
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
         strip[top : top + height, left : left + width] = image
         if labels:
-            axes.text(left + gap, top + gap, labels[i], fontsize=7, va="top")
+            axes.text(left + gap, top + gap, labels[i], fontsize=7, va="top", bbox=LABEL_GROUND)
     axes.imshow(strip)
     axes.set_axis_off()
     axes.text(

@@ -220,20 +220,28 @@ def stability(online: pd.DataFrame, row: str = "uepo") -> pd.DataFrame:
 
 def offline_improvement(selection: pd.DataFrame) -> pd.DataFrame:
     """Is Uni-O4's offline phase better than its own clones? The same members before and after, by
-    their true returns and by AM-Q, which accepted them: task, before, after, gain, low, high (over
-    seeds), judged (the mean gain by AM-Q, in percent), seeds."""
+    their true returns, with "noise-free" and with "sampled" actions, and by AM-Q, which accepted
+    them: task, actions, before, after, gain, low, high (over seeds), judged (the mean gain by AM-Q,
+    in percent), seeds."""
     pair = selection[selection["method"].isin(["Uni-O4", "Uni-O4, clones"])]
     means = pair.pivot_table(
-        index=["task", "seed"], columns="method", values=["score", "dead_zero"]
-    )
+        index=["task", "seed"], columns="method", values=["score", "sampled", "dead_zero"],
+        sort=False,
+    )  # fmt: skip
     rows = []
     for task, part in means.groupby(level="task", sort=False):
-        true, judge = part["score"], part["dead_zero"]
-        found = mean_interval(true["Uni-O4"] - true["Uni-O4, clones"])
+        judge = part["dead_zero"]
         by_am_q = 100 * float((judge["Uni-O4"] / judge["Uni-O4, clones"] - 1).mean())
-        before, after = true["Uni-O4, clones"].mean(), true["Uni-O4"].mean()
-        rows.append((task, before, after, found.mean, found.low, found.high, by_am_q, len(part)))
-    columns = ["task", "before", "after", "gain", "low", "high", "judged", "seeds"]
+        for actions, name in (("noise-free", "score"), ("sampled", "sampled")):
+            before, after = part[name]["Uni-O4, clones"], part[name]["Uni-O4"]
+            found = mean_interval(after - before)
+            rows.append(
+                (task, actions, before.mean(), after.mean(), found.mean, found.low, found.high,
+                 by_am_q, len(part))
+            )  # fmt: skip
+    columns = [
+        "task", "actions", "before", "after", "gain", "low", "high", "judged", "seeds"
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 

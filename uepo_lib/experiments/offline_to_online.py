@@ -36,7 +36,7 @@ from uepo_lib.stages import Product, Study
 
 TUNING_TASK = "hopper-medium"
 """Every method's online settings were chosen here, on a seed that no result uses."""
-EVERYWHERE = ("scratch", "bc", "iql", "uni_o4_select", "uni_o4", "uepo", "uepo_ppo")
+EVERYWHERE = ("bc", "iql", "uni_o4_select", "uni_o4", "uepo", "uepo_ppo")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Comparison:
 THREE = ("hopper-medium", "hopper-medium-replay", "pen-cloned")
 COMPARISONS = {
     "smoke": Comparison(("hopper-medium",)),
-    "laptop": Comparison(THREE, EVERYWHERE, ("bc_chunk", "mse", "bppo", "distilled")),
+    "laptop": Comparison(THREE, EVERYWHERE, ("scratch", "bc_chunk", "mse", "bppo", "distilled")),
     "full": Comparison((*THREE, "walker2d-medium")),
     "paper": Comparison(
         (
@@ -101,7 +101,8 @@ class Measured:
     curves: pd.DataFrame
     """A row a look: task, seed, row, env_steps, score, policy_kl, shift, displacement."""
     selection: pd.DataFrame
-    """A row a candidate that AM-Q judged: its score by AM-Q and by its true return."""
+    """A row a candidate that AM-Q judged: its score by AM-Q and by its true return; of Uni-O4's
+    members also that of their sampled actions, which offline PPO climbs."""
     runs: tuple[Run, ...]
 
 
@@ -202,14 +203,18 @@ def _selection(study: Study) -> tuple[pd.DataFrame, list[Run]]:
     rows, runs = [], []
     for method, kappa, policies, judge in groups:
         scores = study.am_q(policies, judge, critic)
-        played = study.evaluate(policies, study.budget.curve_episodes)
-        runs += [scores.run, played.run]
-        returns = played.value.returns.mean(1)
-        for i, value in enumerate(returns.tolist()):
+        played = {"score": study.evaluate(policies, study.budget.curve_episodes)}
+        if method.startswith("Uni-O4"):
+            noisy = study.evaluate(policies, study.budget.curve_episodes, sampled=True)
+            played["sampled"] = noisy
+        runs += [scores.run, *(product.run for product in played.values())]
+        returns = {name: product.value.returns.mean(1) for name, product in played.items()}
+        for i in range(len(returns["score"])):
             judged = {name: float(each[i]) for name, each in scores.value.items()}
+            true = {k: study.task.robot.normalised(float(v[i])) for k, v in returns.items()}
             rows.append(
                 {"task": study.task.name, "seed": study.seed, "method": method, "kappa": kappa,
-                 "member": i, **judged, "score": study.task.robot.normalised(value)}
+                 "member": i, **judged, **true}
             )  # fmt: skip
     return pd.DataFrame(rows), runs
 

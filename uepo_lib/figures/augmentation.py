@@ -241,7 +241,8 @@ def draw_acceptance(table: pd.DataFrame) -> Figure:
     for name, colour in sources.items():
         part = table[table["source"] == name]
         if len(part):
-            plotting.seed_lines(axes, part, "epsilon", "share", plotting.COLOURS[colour], name)
+            label = plotting.counted(name, part, table)
+            plotting.seed_lines(axes, part, "epsilon", "share", plotting.COLOURS[colour], label)
     axes.axvline(AugmentationConfig().epsilon, color="0.5", linestyle=":", label="the paper's ε")
     axes.set(
         xlabel="ε (nats a dimension, over the real median)", ylabel="share kept", xscale="log",

@@ -163,6 +163,20 @@ def beside_null(table: pd.DataFrame, n: int) -> pd.Series:
     return table[table.n == n].groupby("kind", sort=False)["coverage"].agg(place)
 
 
+def zero_noise_says(table: pd.DataFrame) -> str:
+    """What became of the expectation that a model without noise stands between the doors.
+
+    At n = 1 the ``coverage`` of :func:`kinds_table` is the share of plans that are at a door.
+    """
+    alone = table[(table["kind"] == "n models, zero noise") & (table["n"] == 1)]
+    share = float(alone["coverage"].mean())
+    met = "as expected" if share < 0.5 else "**not** as expected"
+    return (
+        "**Between the doors?** Of single plans of a model without noise "
+        f"{share:.0%} are at a door: {met}, where less than half was."
+    )
+
+
 def price_table(table: pd.DataFrame, trained: Trained, n: int) -> pd.DataFrame:
     """What n policies cost to train and to keep, beside how much they differ; a row a kind.
 

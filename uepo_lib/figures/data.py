@@ -68,7 +68,9 @@ def behaviour_training(table: pd.DataFrame) -> Figure:
                       markeredgecolor="white", zorder=4)  # fmt: skip
         for value in (0, 100):
             axes.axhline(value, color="0.5", linewidth=0.8, linestyle=":")
-        axes.set(xlabel="steps (million)", title=str(robot))
+        agents = int(mine.seed.nunique())
+        title = f"{robot}, {agents} agents" if agents > 1 else str(robot)
+        axes.set(xlabel="steps (million)", title=title)
     for row in grid:
         row[0].set_ylabel("score while training")
     for name, colour in LEVEL_COLOURS.items():

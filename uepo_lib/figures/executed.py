@@ -89,7 +89,7 @@ def draw_executed(table: pd.DataFrame) -> Figure:
                 )  # fmt: skip
         axes.axhline(0, color="0.6", linewidth=0.8)
         axes.set_xticks(range(len(names)), list(names.values()))
-        axes.set(title=f"{task}, {horizon} steps", ylim=(-0.15, 0.75), xlim=(-0.5, 1.5))
-    panels[0].set_ylabel("rank correlation over pairs, ρ")
+        axes.set(title=f"{task}, {horizon} steps", xlim=(-0.5, 1.5))
+    panels[0].set_ylabel("rank correlation over pairs, ρ\n(bars: 95 % interval over states)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure

@@ -287,7 +287,9 @@ def draw_toy_guidance(table: pd.DataFrame) -> Figure:
             )  # fmt: skip
         _eta_axis(axes, table["eta"])
         axes.set_ylabel(label)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    said = "mean over sets, with its 95 % interval"
+    found = panels[0].get_legend_handles_labels()
+    figure.legend(*found, loc="outside upper center", ncols=4, title=said)
     return figure
 
 

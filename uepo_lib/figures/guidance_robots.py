@@ -200,7 +200,10 @@ def time_table(robot: GuidedRobot, settings: Sequence[Setting]) -> pd.DataFrame:
 
 @plotting.figure("04_robot_divergence")
 def draw_robot_divergence(table: pd.DataFrame) -> Figure:
-    """The distribution of nearest-neighbour div, as planned and low-passed, a row a task."""
+    """The distribution of nearest-neighbour div, as planned and low-passed, a row a task.
+
+    τ is one of div as planned, so it stands beside that alone.
+    """
     tasks, filters = table["task"].unique(), table["filter"].unique()
     figure, grid = plt.subplots(len(tasks), len(filters), figsize=(7.4, 2.6 * len(tasks)))
     for row, task in zip(np.atleast_2d(grid), tasks, strict=True):
@@ -210,7 +213,8 @@ def draw_robot_divergence(table: pd.DataFrame) -> Figure:
                 colour = plotting.COLOURS[SETS.get(str(name), "model")]
                 style = "-" if name in SETS else "--"
                 axes.plot(line["div"], line["share"], color=colour, linestyle=style, label=name)
-            axes.axvline(part["threshold"].iloc[0], color="0.7", linestyle=":", label="τ")
+            if kind == "as planned":
+                axes.axvline(part["threshold"].iloc[0], color="0.7", linestyle=":", label="τ")
             axes.set(title=f"{task}, {kind}")
         row[0].set_ylabel("share at or below")
     for axes in np.atleast_2d(grid)[-1]:

@@ -20,7 +20,7 @@ CHAINS = {
 TOY = {"model": ("from T̂", "UEPO"), "simulator": ("real, filtered", "highlight"),
        "unfiltered": ("real, unfiltered", "control")}  # fmt: skip
 
-
+LEARNT = "T̂_init learnt from"
 START = 1.0
 """The bias with which the linear world's rounds begin."""
 
@@ -58,7 +58,7 @@ def draw_toy(table: pd.DataFrame) -> Figure:
             axes.plot(one["x"], one["value"], color=colour, label=world)
         axes.set(xlabel="bias b of the gain", ylim=(-0.03, 1.03))
     kept.set_ylabel("share of real steps kept")
-    left.set_ylabel("κ: bias left in kept steps")
+    left.set_ylabel("λ: bias left in kept steps")
     kept.legend(loc="upper right", fontsize=7)
     for axes, part, title in ((right, "round", "D is right"), (wrong, "wrong D", "D is wrong too")):
         for source, (label, colour) in TOY.items():
@@ -87,10 +87,10 @@ def draw_kept(table: pd.DataFrame) -> Figure:
     _dots(right, real, inits, "kept_error", -0.15, plotting.COLOURS["model"], "kept")
     _dots(right, real, inits, "refused_error", 0.15, plotting.COLOURS["BC"], "refused")
     left.set(ylabel="share of trajectories below ε", ylim=(0, 1.05))
-    right.set(ylabel="T̂_init's error on them", yscale="log")
+    right.set(ylabel="T̂_init's MSE, simulator trajectories", yscale="log")
     for axes in (left, right):
         axes.set_xticks(range(len(inits)), inits)
-        axes.set_xlabel("T̂_init")
+        axes.set_xlabel(LEARNT)
         axes.legend(loc="best")
     return figure
 
@@ -110,8 +110,8 @@ def draw_gain(table: pd.DataFrame) -> Figure:
                   plotting.COLOURS[colour], label)  # fmt: skip
         axes.axhline(0, color="0.4", linestyle=":", linewidth=1)
         axes.set_xticks(range(len(inits)), inits)
-        where = "simulator" if source == "simulator" else "T̂_init"
-        axes.set(xlabel="T̂_init", title=f"{where}, {step} step{'s' if step > 1 else ''}")
+        where = "the simulator" if source == "simulator" else "T̂_init"
+        axes.set(xlabel=LEARNT, title=f"from {where}, {step} step{'s' if step > 1 else ''}")
     panels[0].set_ylabel("log2(error of D alone / error of T̂)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure

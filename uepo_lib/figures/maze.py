@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 
 from uepo_lib import episodes, modes, plotting
@@ -62,17 +64,19 @@ def arrivals(data: Dataset) -> pd.DataFrame:
 
 
 def draw_map(axes: Axes, *, named: bool = True) -> None:
-    """The maze from above; ``named`` writes start and goal into it."""
+    """The maze from above; ``named`` writes start and goal into it, above the paths."""
+    sign: dict[str, Any] = {"ha": "center", "va": "center", "size": 7, "color": "0.2", "zorder": 5,
+            "bbox": {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1}}  # fmt: skip
     for row, line in enumerate(MAP):
         for column, letter in enumerate(line):
             x, y = centre(row, column)
             if letter == "#":
                 axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color="0.75", linewidth=0))
             elif letter == "r" and named:
-                axes.text(x, y, "start", ha="center", va="center", size=7, color="0.3")
+                axes.text(x, y, "start", **sign)
     axes.add_patch(Circle(GOAL_CENTRE, GOAL_RADIUS, fill=False, color="0.3", linestyle="--"))
     if named:
-        axes.text(*GOAL_CENTRE, "goal", ha="center", va="center", size=7, color="0.3")
+        axes.text(*GOAL_CENTRE, "goal", **sign)
     width, height = len(MAP[0]) / 2, len(MAP) / 2
     axes.set(xlim=(-width, width), ylim=(-height, height), aspect="equal")
     axes.set_axis_off()
@@ -99,7 +103,7 @@ def modes_table(found: Mapping[str, Dataset], cards: pd.DataFrame) -> pd.DataFra
 
 @plotting.figure("dataset_modes")
 def dataset_modes(table: pd.DataFrame) -> Figure:
-    """A dot an episode, its colour the known label; the title says what is seen without it."""
+    """A dot an episode, its colour the known label; the title says what is estimated without it."""
     names = list(table.task.unique())
     columns = min(4, len(names))
     made, grid = plt.subplots(
@@ -113,9 +117,15 @@ def dataset_modes(table: pd.DataFrame) -> Figure:
         colours = np.array(PALETTE)[mine.label.to_numpy() % len(PALETTE)]
         axes.scatter(mine["first"], mine["second"], c=colours, s=7, alpha=0.6, linewidth=0)
         first = mine.iloc[0]
-        seen = "too few" if pd.isna(first.estimated) else f"{first.estimated:.0f}"
+        guess = "too few" if pd.isna(first.estimated) else f"{first.estimated:.0f}"
         agreed = "" if pd.isna(first.agreement) else f", agreement {first.agreement:.2f}"
         known = f"{mine.label.nunique()} by {first.labelled_by}"
-        axes.set_title(f"{name}\nknown {known}; seen {seen}{agreed}", size=7.5)
+        axes.set_title(f"{name}\nknown {known},\nestimated {guess}{agreed}", size=7.5)
         axes.set(xticks=[], yticks=[])
+    made.supxlabel("first principal component of an episode", size=8)
+    made.supylabel("second", size=8)
+    keys = [Line2D([], [], linestyle="", marker="o", markersize=5, color=colour, label=str(i + 1))
+            for i, colour in enumerate(PALETTE[: table.label.nunique()])]  # fmt: skip
+    made.legend(handles=keys, title="known label, numbered in each dataset", ncols=len(keys),
+                loc="outside upper center")  # fmt: skip
     return made

@@ -1,21 +1,18 @@
-"""Notebook 10 (E1): members, what is beyond chance, routes, distances, and two seeds on film."""
+"""Notebook 10 (E1): members, what is beyond chance, distances, and two seeds on film."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from uepo_lib import plotting, rendering, states, tasks
-from uepo_lib.coverage import null_coverage
 from uepo_lib.experiments.multi_seed import plays
 from uepo_lib.experiments.seed_sets import FRESH, GUIDED, RIVALS, UNGATED, ZERO, SeedGrid, fixed
-from uepo_lib.figures.maze import PALETTE, draw_map
-from uepo_lib.maze import ROUTES
-from uepo_lib.played import Played, apart, play, routes
+from uepo_lib.played import Played, apart, play
 from uepo_lib.stages import Study
 
 COLOURS = {
@@ -24,7 +21,6 @@ COLOURS = {
     **dict.fromkeys(RIVALS, "BC"),
 }  # fmt: skip
 """One colour a way to make a set; the null is always the same."""
-DRAWN_MEMBERS, DRAWN_EPISODES = 5, 4
 FILM_FRAMES, FILM_SIDE = 6, 96
 
 
@@ -68,28 +64,12 @@ def furthest(found: Played) -> tuple[int, int]:
     return min(first, second), max(first, second)
 
 
-def paths_table(study: Study, grid: SeedGrid) -> pd.DataFrame:
-    """Paths of some members of the sets at κ = 1 and of fresh noise: columns set, member, episode,
-    route (−1: none), x, y."""
-    parts = []
-    for name in (fixed(1.0), FRESH):
-        found = plays(study, grid)[name].value
-        modes = routes(found)
-        for i in range(min(DRAWN_MEMBERS, len(modes))):
-            for e in range(min(DRAWN_EPISODES, modes.shape[1])):
-                path = found.path(i, e).numpy().round(2)
-                columns = {"set": name, "member": i, "episode": e, "route": int(modes[i, e]),
-                           "x": path[:, 0], "y": path[:, 1]}  # fmt: skip
-                parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
-
-
 # -- figures
 
 
 @plotting.figure("10_members")
 def draw_members(table: pd.DataFrame) -> Figure:
-    """Every member a dot, beside each other by seed; a bar is a set's mean."""
+    """Every member a dot, a column a seed of the set; a bar is the column's mean."""
     names = list(table["task"].unique())
     figure, panels = plt.subplots(len(names), 1, figsize=(7.6, 2.3 * len(names)), squeeze=False)
     for axes, task in zip(panels[:, 0], names, strict=True):
@@ -114,12 +94,16 @@ def draw_members(table: pd.DataFrame) -> Figure:
         axes.tick_params(axis="x", labelsize=7.5)
         axes.set(ylabel="normalised score", title=task)
         axes.grid(visible=False, axis="x")
+    dot = Line2D([], [], linestyle="", marker="o", markersize=4, color="0.5",
+                 label="a member; a column a seed")  # fmt: skip
+    bar = Line2D([], [], color="0.2", linewidth=1.4, label="mean of the column")
+    figure.legend(handles=[dot, bar], loc="outside upper center", ncols=2)
     return figure
 
 
 @plotting.figure("10_beyond_chance")
 def draw_beyond_chance(table: pd.DataFrame) -> Figure:
-    """Left: how much members' true means differ. Right: what choosing the best of n is worth, on
+    """Above: how much members' true means differ. Below: what choosing the best of n is worth, on
     episodes that did not choose it. A dot a seed; fresh noise is chance."""
     table = table[table["n"] > 1]
     tasks_shown = list(table["task"].unique())
@@ -133,10 +117,11 @@ def draw_beyond_chance(table: pd.DataFrame) -> Figure:
         _between(panels[0, column], largest, ours)
         panels[0, column].set_title(task)
         _best(panels[1, column], part)
-    panels[0, 0].set_ylabel("sd of members' true means")
-    panels[1, 0].set_ylabel("best of n − mean of the set,\non other episodes")
+    panels[0, 0].set_ylabel("sd of members' true means\n(points of score)")
+    panels[1, 0].set_ylabel("best of n − mean of the set,\non other episodes (points)")
     handles, labels = panels[1, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels),
+                  title="lower row, against n")  # fmt: skip
     return figure
 
 
@@ -161,95 +146,10 @@ def _best(axes: Axes, part: pd.DataFrame) -> None:
     axes.set_xlabel("n")
 
 
-@plotting.figure("10_routes")
-def draw_routes(table: pd.DataFrame) -> Figure:
-    """Share of a member's episodes by route, a row a member; a member that has a mode is one dark
-    square."""
-    names = list(dict.fromkeys(table["set"]))
-    columns = min(4, len(names))
-    rows = -(-len(names) // columns)
-    figure, panels = plt.subplots(
-        rows, columns, figsize=(2.0 * columns, 2.1 * rows), squeeze=False, sharex=True
-    )
-    for axes in panels.flatten()[len(names) :]:
-        axes.set_axis_off()
-    short = ["".join(word[0].upper() for word in route.name.split("-")) for route in ROUTES]
-    for axes, name in zip(panels.flatten(), names, strict=False):
-        wide = table[table["set"] == name].pivot(index="member", columns="route", values="share")
-        wide = wide[[route.name for route in ROUTES]]
-        sns.heatmap(wide, vmin=0, vmax=1, cmap="Blues", cbar=False, ax=axes, linewidths=0.4)
-        shades = axes.collections[0]
-        axes.set_title(name, size=8.5)
-        axes.set_xticks(np.arange(len(short)) + 0.5, short, rotation=0, fontsize=7.5)
-        axes.set(xlabel="", ylabel="", yticks=[])
-        axes.tick_params(labelbottom=True)
-    figure.supylabel("member", size=8)
-    figure.colorbar(shades, ax=panels, label="share of episodes", shrink=0.6, aspect=30)
-    return figure
-
-
-@plotting.figure("10_coverage")
-def draw_coverage(table: pd.DataFrame) -> Figure:
-    """Left: routes that n members reach in one episode. Right: how often a member keeps to its
-    route from one episode to another."""
-    table = table.dropna(subset=["coverage"])
-    figure, (left, right) = plotting.panels(2, 3.6, 3.2)
-    names = [name for name in dict.fromkeys(table["set"]) if name != ZERO]
-    lines = ["-", "--", ":", "-."]
-    grid = np.linspace(1, table["n"].max(), 60)
-    nulls = [null_coverage(n) for n in grid]
-    left.plot(grid, nulls, color="0.6", linewidth=5, alpha=0.5, label=r"$4(1 - 0.75^n)$")
-    for name in names:
-        mine = table[table["set"] == name].groupby("n")["coverage"].mean()
-        same = [other for other in names if colour_of(other) == colour_of(name)]
-        style = lines[same.index(name) % len(lines)]
-        left.plot(mine.index, mine, style, marker="o", markersize=3, color=colour_of(name),
-                  label=_counted(name, table))  # fmt: skip
-    left.set(xlabel="n", ylabel="routes reached (of 4)", ylim=(0, 4.2))
-    left.set_xticks(sorted(table["n"].unique()))
-    largest = table[table["n"] == table["n"].max()]
-    for place, name in enumerate(names):
-        values = largest.loc[largest["set"] == name, "persistence"].to_numpy()
-        right.scatter(values, np.full(len(values), place), color=colour_of(name), s=18, zorder=3)
-    right.set_yticks(range(len(names)), names, fontsize=7.5)
-    right.set(xlabel="same route in two episodes (share)", xlim=(-0.03, 1.03))
-    right.invert_yaxis()
-    handles = left.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside right center", handlelength=4.5)
-    return figure
-
-
-def _counted(name: str, table: pd.DataFrame) -> str:
-    """A set's name, with its seeds where it has fewer than others."""
-    count = table.loc[table["set"] == name, "seed"].nunique()
-    few = count < table["seed"].nunique()
-    return f"{name} ({count} seed{'s' if count > 1 else ''})" if few else name
-
-
-@plotting.figure("10_paths")
-def draw_paths(table: pd.DataFrame) -> Figure:
-    """A row a set, a panel a member; colours are routes, grey is no arrival."""
-    names = list(dict.fromkeys(table["set"]))
-    members = sorted(table["member"].unique())
-    figure, panels = plt.subplots(
-        len(names), len(members), figsize=(1.9 * len(members), 1.35 * len(names)), squeeze=False
-    )
-    for row, name in enumerate(names):
-        for axes, i in zip(panels[row], members, strict=True):
-            draw_map(axes, named=False)
-            mine = table[(table["set"] == name) & (table["member"] == i)]
-            for _, path in mine.groupby("episode"):
-                route = int(path["route"].iloc[0])
-                colour = PALETTE[route] if route >= 0 else "0.5"
-                axes.plot(path["x"], path["y"], color=colour, linewidth=1)
-            axes.set_title(f"{name}, member {i}", size=7.5)
-    return figure
-
-
 @plotting.figure("10_distances")
 def draw_distances(table: pd.DataFrame) -> Figure:
     """div of plans against the distance of what is done, a dot a set and seed; dashed: div between
-    two noisy repeats of one behaviour, where it is known."""
+    two noisy repeats of one behaviour, where it is known; the legend names where it is not."""
     table = table.dropna(subset=["way_rms"])
     names = list(table["task"].unique())
     figure, panels = plotting.panels(len(names), 2.9, 3.0)
@@ -266,10 +166,19 @@ def draw_distances(table: pd.DataFrame) -> Figure:
         if np.isfinite(floor):
             axes.axvline(floor, color="0.5", linestyle="--", linewidth=1)
         axes.set(title=task, xlabel="div to the nearest plan", xlim=(0, None), ylim=(0, None))
-    panels[0].set_ylabel("RMS distance of what is done")
+    panels[0].set_ylabel("RMS distance of what is done\n(standard deviations of a state)")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    floors = table.groupby("task", sort=False)["floor"].mean()
+    handles.append(Line2D([], [], color="0.5", linestyle="--", linewidth=1))
+    labels.append(_repeats(list(floors[floors.isna()].index)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure
+
+
+def _repeats(unknown: list[str]) -> str:
+    """What the dashed line is, and the tasks that have none."""
+    without = f" (not known: {', '.join(unknown)})" if unknown else ""
+    return f"two noisy repeats of one behaviour{without}"
 
 
 @plotting.figure("10_film")

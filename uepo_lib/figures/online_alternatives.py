@@ -67,10 +67,11 @@ def model_looks(table: pd.DataFrame) -> Figure:
         right.plot(one.env_steps, one.amq_now - one.amq_kept, color=colour, marker="o",
                    markersize=3, label=label)  # fmt: skip
     back = table[table.rolled_back == 1]
-    right.scatter(back.env_steps, back.amq_now - back.amq_kept, marker="x", s=40, color="black",
-                  zorder=3, label="went back")  # fmt: skip
+    right.scatter(back.env_steps, back.amq_now - back.amq_kept, marker="x", s=60,
+                  color=[COLOURS[str(name)] for name in back["name"]], zorder=3)  # fmt: skip
+    right.plot([], [], "x", color="0.4", label="went back")
     left.set(xlabel="online environment steps", ylabel="mean NLL of the new steps (nats)",
-             title="before (line) and after a refit (dots)")  # fmt: skip
+             title="before (solid) and after a refit (dotted)")  # fmt: skip
     right.axhline(0, color="0.5", linewidth=0.8)
     right.set(xlabel="online environment steps", ylabel="AM-Q now − kept", title="the gate")
     handles, labels = right.get_legend_handles_labels()

@@ -173,6 +173,7 @@ def noise_schedule(table: pd.DataFrame) -> Figure:
 def walks(table: pd.DataFrame) -> Figure:
     """One panel a group of walks; colour tells the door, grey is out of every mode's support."""
     names = list(dict.fromkeys(table.panel))
+    side = max(1.6, 1.05 * float(table[["x", "y"]].abs().max().max()))  # noise walks far
     figure, axes = plotting.panels(len(names), width=1.9, height=2.2)
     for axis, name in zip(axes, names, strict=True):
         for _, way in table[table.panel == name].groupby("walk"):
@@ -180,7 +181,7 @@ def walks(table: pd.DataFrame) -> Figure:
             colour = "0.45" if mode < 0 else MODE_COLOURS[mode % len(MODE_COLOURS)]
             axis.plot(way.x, way.y, color=colour, linewidth=0.8, alpha=0.7)
             axis.plot(way.x.iloc[-1], way.y.iloc[-1], ".", color=colour, markersize=4)
-        axis.set(title=name, xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal", xlabel="x")
+        axis.set(title=name, xlim=(-side, side), ylim=(-side, side), aspect="equal", xlabel="x")
         axis.set(xticks=[-1, 0, 1], yticks=[-1, 0, 1])
     axes[0].set_ylabel("y")
     return figure

@@ -155,6 +155,25 @@ def regret_table(table: pd.DataFrame, robot: Robot) -> pd.DataFrame:
     return frame
 
 
+def regret_says(regret: pd.DataFrame) -> str:
+    """What became of the expectation of no regret but some against the best, on the means.
+
+    ``regret`` as from :func:`regret_table`.
+    """
+    mean = regret.groupby("against", sort=False)["regret"].mean().round(1) + 0.0  # no "-0.0"
+    parts = [
+        f"none against {name}: {mean[name]:+.1f}, {'met' if mean[name] <= 0 else 'not met'}"
+        for name in ("random candidate", "κ = 0")
+    ]
+    best = mean["best candidate"]
+    parts.append(f"some against the best: {best:+.1f}, {'met' if best > 0 else 'not met'}")
+    noise = (
+        "" if best > 0 else " No choice is better than the best; that this one seems so is noise of"
+        " the episodes, half of which name the best and half of which judge it."
+    )  # fmt: skip
+    return f"Mean regret in points, beside what was expected: {'; '.join(parts)}.{noise}"
+
+
 def spent(runs: Iterable[Run]) -> dict[str, int]:
     """Steps and episodes in the environment that ``runs`` paid for, each run counted once."""
     once = {run.id: run for run in runs}.values()

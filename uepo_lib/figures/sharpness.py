@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 from torch import Tensor
 
@@ -105,5 +106,6 @@ def draw_sharpness(table: pd.DataFrame) -> Figure:
     right.axvline(AugmentationConfig().epsilon, color="0.5", linestyle=":", label="the paper's ε")
     right.set(xlabel="ε (nats a dimension)", ylabel="share of real sequences below ε")
     right.set_title(f"seed {seed}")
+    right.xaxis.set_major_locator(MaxNLocator(5))
     right.legend(loc="upper left")
     return figure

@@ -100,18 +100,20 @@ def draw_robot_survival(table: pd.DataFrame) -> Figure:
 
 
 def _survival(table: pd.DataFrame) -> Figure:
+    """A logarithmic axis down to the least positive number: a mean that is not is left out."""
     names = list(dict.fromkeys(table["name"]))
     figure, panels = plotting.panels(len(names), 3.5, 3.0)
+    lowest = float(table.loc[table["along"] > 0, ["along", "size", "closed_form"]].min().min())
     for axes, name in zip(panels, names, strict=True):
         chains = table[table["name"] == name].groupby("steps")
-        for (steps, part), colour in zip(chains, CHAINS, strict=False):
+        for (steps, part), colour, size in zip(chains, CHAINS, (7.0, 5.0, 3.5, 3.0), strict=False):
             mean = part.groupby("noise")[["along", "size", "closed_form"]].mean()
             c = plotting.COLOURS[colour]
             axes.plot(mean.index, mean["closed_form"], color=c, linewidth=1, label=f"{steps} steps")
-            axes.plot(mean.index, mean["along"].clip(lower=1e-3), "o", color=c, markersize=4)
-            axes.plot(mean.index, mean["size"], "x", color=c, markersize=4)
+            axes.plot(mean.index, mean["along"], "o", color=c, markersize=size)
+            axes.plot(mean.index, mean["size"], "x", color=c, markersize=size)
         _noise_axis(axes)
-        axes.set(title=name, yscale="log", ylim=(8e-4, 4))
+        axes.set(title=name, yscale="log", ylim=(0.7 * lowest, 4))
     for style, label in (("-", "closed form"), ("o", "kept along δ"), ("x", "all that changed")):
         panels[0].plot([], [], style, color="0.5", linewidth=1, markersize=4, label=label)
     panels[0].set_ylabel("of δ, left in the actions")

@@ -82,7 +82,7 @@ def dataset_returns(table: pd.DataFrame) -> Figure:
         row[0].set_title(str(robot), loc="left")
         row[1].set_yticklabels([])
     grid[-1, 0].set_xlabel("normalised score of whole episodes; the mark is their mean")
-    grid[-1, 1].set_xlabel("length of episodes (steps)")
+    grid[-1, 1].set_xlabel("length of episodes (steps)\neach row is scaled to its tallest bin")
     ends = [Patch(color=colour, label=end) for end, colour in END_COLOURS.items()]
     grid[0, 1].legend(handles=ends, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)
     return made
