@@ -372,8 +372,9 @@ Markdown(
 # (Episodes of evaluation feed nothing back; where the best policy is the last one, there are
 # fewer.) Online settings were chosen for two kinds of policies, denoising chains and Gaussians, on
 # Hopper-medium with a seed that no result uses; every Gaussian method has those of cloning, but
-# clones of chunks have the chain's. What differs by task is Uni-O4's own, with its source, and
-# applies to every method.
+# clones of chunks have the chain's. Offline two things were chosen on that seed: the unit in which
+# the critics of all methods learn, between two ([06](06_offline_improvement.ipynb)), and IQL's β,
+# among four. What differs by task is Uni-O4's own, with its source, and applies to every method.
 
 # %%
 budget = e3.budget(online)
