@@ -47,9 +47,11 @@ def test_all_start_alike_and_spend_alike(study: Study, found: Found) -> None:
     assert (table[table["name"] == "chain"].against_chain == 0).all()
     assert np.isfinite(table.drop(columns=["name", "title"]).to_numpy(float)).all()
     curves = others.curves_table(found, study.task.robot)
-    last = curves[curves.look == curves.groupby("name").look.transform("max")]
-    assert last.set_index("name").score.to_dict() == pytest.approx(
-        table.set_index("name").end.to_dict()
+    assert curves[curves.look == 0].score.nunique() == 1
+    ends = curves[curves.look == 0].set_index("name").end
+    assert ends.to_dict() == table.set_index("name").end.to_dict()
+    assert curves.groupby("name").size().to_dict() == dict.fromkeys(
+        table["name"], 2 + study.budget.curve_points
     )
     assert figures.COLOURS.keys() <= others.TITLES.keys()
     plt.close(plotting.draw("online_alternatives", curves))

@@ -82,14 +82,16 @@ def all_alternatives(studies: Iterable[Study]) -> dict[tuple[str, int], Product[
 
 
 def curves_table(found: Mapping[tuple[str, int], Product[Any]], robot: Robot) -> pd.DataFrame:
-    """Every look: columns name, title, seed, look, score, and those of the run's own table."""
+    """Every look: columns name, title, seed, look, score, end (of the run, over more episodes), and
+    those of the run's own table."""
     parts = []
     for (name, seed), online in found.items():
         looks = online.run.table("evaluations").frame()
+        end = robot.normalised(float(online.run.tensors("returns")["end"].mean()))
         parts.append(
             looks.assign(
                 name=name, title=TITLES[name], seed=seed, look=range(len(looks)),
-                score=looks["return"].map(robot.normalised),
+                score=looks["return"].map(robot.normalised), end=end,
             )
         )  # fmt: skip
     return pd.concat(parts, ignore_index=True)

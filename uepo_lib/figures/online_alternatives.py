@@ -40,12 +40,12 @@ def online_alternatives(table: pd.DataFrame) -> Figure:
 def _differences(axis: Axes, table: pd.DataFrame) -> None:
     """The end of every alternative minus that of the chain on its seed, a dot a run; each says on
     how many seeds it was run, which need not be those of the caption."""
-    ends = table[table.look == table.groupby(["name", "seed"]).look.transform("max")]
-    chain = ends[ends["name"] == "chain"].set_index("seed").score
+    ends = table[table.look == 0]
+    chain = ends[ends["name"] == "chain"].set_index("seed").end
     names = [name for name in TITLES if name != "chain" and name in set(ends["name"])]
     for place, name in enumerate(reversed(names)):
         part = ends[ends["name"] == name]
-        values = part.score - part.seed.map(chain)
+        values = part.end - part.seed.map(chain)
         spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(1)
         axis.scatter(values, place + spread, color=COLOURS.get(name, "0.4"), s=18)
     axis.axvline(0, color="0.5", linewidth=0.8)
