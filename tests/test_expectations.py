@@ -128,11 +128,13 @@ def test_ends_beside_a_model_are_set_against_the_spread_of_seeds() -> None:
 
 
 def test_ticks_say_how_many_seeds_an_alternative_has() -> None:
-    rows = [(name, seed, look, 100 * look, 50.0 + seed)
+    rows = [(name, seed, look, 100 * look, 50.0, 60.0 + seed + (name == "frozen"))
             for name, seeds in (("chain", 3), ("noise", 3), ("frozen", 1))
             for seed in range(seeds) for look in range(2)]  # fmt: skip
-    table = pd.DataFrame(rows, columns=["name", "seed", "look", "env_steps", "score"])
+    table = pd.DataFrame(rows, columns=["name", "seed", "look", "env_steps", "score", "end"])
     figure = plotting.draw("online_alternatives", table)
+    dots = [sorted(mark.get_offsets()[:, 0]) for mark in figure.axes[1].collections]
+    assert dots == [[1.0], [0.0, 0.0, 0.0]]  # by the ends, not by the looks
     ticks = [label.get_text() for label in figure.axes[1].get_yticklabels()]
     assert ticks == ["gate in the frozen T̂, 1 seed", "initial noise alone (DSRL-style), 3 seeds"]
     plt.close(figure)
