@@ -77,6 +77,15 @@ def test_a_margin_of_nothing_is_refused() -> None:
         table.verdict(STEADY, [-x for x in STEADY])
 
 
+def test_with_the_seeds_needed_half_the_interval_is_the_margin() -> None:
+    ours, theirs = [600.0, 1400.0], [1400.0, 600.0]
+    count = table.seeds_needed(ours, theirs)
+    gap = table.welch_interval(ours * (count // 2), theirs * (count // 2))
+    assert gap.high == pytest.approx(50 * 2**-0.5, rel=0.02)  # of two seeds, the variance doubles
+    page = table.markdown(_records(ours * 3, theirs * 3), {}, "full")
+    assert "about 591 seeds" in page and "438 (ours)" in page
+
+
 def _record(key: Key, value: float, **other: Any) -> dict[str, Any]:
     name, side, seed = key
     return {

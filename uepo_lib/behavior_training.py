@@ -40,14 +40,8 @@ def train_behaviour(
     progress: bool = True,
 ) -> None:
     """PPO from scratch on ``robot``; snapshots go to ``keep`` as ``<env steps>.safetensors``."""
-    network = behaviour_network(robot, config.hidden, initial_log_std=config.initial_log_std)
-    actor = GaussianPolicy(network, seed)
-    critic = _value_network(robot.state_dim, config.hidden, seed + 1)
-    first = 1_000 * (seed + 1)
-    envs = ChunkedEnvs(
-        robot, range(first, first + config.ppo.num_envs), discount=config.ppo.discount
-    )
-    trainer = PPO(config.ppo, actor, critic, envs, torch.Generator().manual_seed(seed))
+    trainer = ppo_trainer(robot, config, seed)
+    actor, envs = trainer.actor, trainer.envs
     every = max(1, config.snapshot_every // config.ppo.steps_per_update)
     last = -(-config.ppo.num_env_steps // config.ppo.steps_per_update)
 
@@ -62,6 +56,18 @@ def train_behaviour(
         trainer, recorder=recorder, observe=observe, name=f"PPO {robot.name}", progress=progress
     )
     envs.close()
+
+
+def ppo_trainer(robot: Robot, config: BehaviourConfig, seed: int) -> PPO:
+    """An untrained agent of ``robot``, its environments reset from seeds of its own."""
+    network = behaviour_network(robot, config.hidden, initial_log_std=config.initial_log_std)
+    actor = GaussianPolicy(network, seed)
+    critic = _value_network(robot.state_dim, config.hidden, seed + 1)
+    first = 1_000 * (seed + 1)
+    envs = ChunkedEnvs(
+        robot, range(first, first + config.ppo.num_envs), discount=config.ppo.discount
+    )
+    return PPO(config.ppo, actor, critic, envs, torch.Generator().manual_seed(seed))
 
 
 def _value_network(state_dim: int, hidden: tuple[int, ...], seed: int) -> StateValue:

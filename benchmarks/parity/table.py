@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,17 @@ def verdict(ours: Sequence[float], theirs: Sequence[float]) -> str:
     check(centre > 0, "theirs", round(centre, 2), "of positive mean: the margin is a share of it")
     above = welch_interval(ours, theirs).low > -MARGIN * centre
     return f"{'at least at par' if above else 'not shown'} ({seeds} seeds)"
+
+
+def seeds_needed(ours: Sequence[float], theirs: Sequence[float]) -> int:
+    """Seeds a side with which two equal sides that spread like these are as often shown as not.
+
+    Then half of the interval is the margin: n = (s_o² + s_t²) (1.96 / (0.05 mean))².
+    """
+    check(min(len(ours), len(theirs)) >= 2, "seeds", (len(ours), len(theirs)), "two of each side")
+    variances = float(np.var(ours, ddof=1) + np.var(theirs, ddof=1))
+    half = MARGIN * float(np.mean(theirs))
+    return max(2, math.ceil(variances * (stats.norm.ppf(0.975) / half) ** 2))
 
 
 def returns(records: Records, algorithm: str, side: str) -> dict[int, float]:
@@ -136,6 +148,21 @@ def _seed_rows(records: Records) -> str:
     return text.getvalue()
 
 
+def _what_is_missing(records: Records) -> str:
+    """Of each line that could not be shown: what it would take."""
+    text = io.StringIO()
+    for name in dict.fromkeys(key[0] for key in sorted(records)):
+        x, y = (list(returns(records, name, side).values()) for side in SIDES)
+        if min(len(x), len(y)) >= VERDICT_SEEDS and verdict(x, y).startswith("not shown"):
+            text.write(
+                f"{TITLES[name]}: seeds spread by {np.std(x, ddof=1):,.0f} (ours) and "
+                f"{np.std(y, ddof=1):,.0f} (theirs), one standard deviation. Two equal sides that "
+                f"spread like this would need about {seeds_needed(x, y)} seeds each to be shown "
+                "every other time.\n\n"
+            )
+    return text.getvalue()
+
+
 def _settings_rows(records: Records) -> str:
     text = io.StringIO()
     for name in (n for n in PEERS if any(key[0] == n for key in records)):
@@ -167,6 +194,13 @@ def markdown(records: Records, speeds: Mapping[str, Mapping[str, Any]], scale: s
     text.write(_line(heads) + _line(["---"] * len(heads)))
     for line in table.to_dict("records"):
         text.write(_line(_cells({str(key): value for key, value in line.items()})))
-    text.write("\n" + _line(["", "by", "seed: mean return"]) + _line(["---"] * 3))
+    text.write(f"\n{_what_is_missing(records)}")
+    if any(key[0] == "ppo" for key in records):
+        text.write(
+            "PPO without that noise: from the same weights and the same rollout, ten epochs of "
+            "ours and of theirs end at the same parameters, up to a thousandth of the way "
+            "(`tests/test_ppo_beside_peer.py`).\n\n"
+        )
+    text.write(_line(["", "by", "seed: mean return"]) + _line(["---"] * 3))
     text.write(_seed_rows(records) + "\n" + _settings_rows(records))
     return text.getvalue().rstrip() + "\n"
