@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -213,6 +215,16 @@ def test_a_runaway_is_never_kept(how: str) -> None:
     kept = aug.accept(excess, AugmentationConfig(acceptance=how), torch.Generator())
     assert kept.any()
     assert excess[kept].isfinite().all()
+
+
+def test_the_summary_is_json_whatever_ran_away() -> None:
+    found = run()
+    wild = found.excess.clone()
+    wild[0], wild[1] = torch.nan, torch.inf
+    kept = float(wild[2:].median())
+    assert replace(found, excess=wild).summary()["median_excess"] == kept
+    nothing = replace(found, excess=wild * torch.nan).summary()
+    assert json.dumps(nothing, allow_nan=False) and nothing["median_excess"] is None
 
 
 @pytest.mark.parametrize("seed", range(5))

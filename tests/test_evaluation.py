@@ -152,6 +152,30 @@ def test_what_the_model_dreams_after_an_end_does_not_count(beyond: float) -> Non
     assert score([RECKLESS], ClockWorld(beyond)) == score([RECKLESS])
 
 
+class RunawayWorld(ClockWorld):
+    """Action 1 multiplies the state by 1e20 a step, which no rule of the robot ends."""
+
+    terminated = staticmethod(lambda s: torch.zeros(s.shape[:-1], dtype=torch.bool))
+
+    def step(self, states: Tensor, actions: Tensor, **how: Any) -> tuple[Tensor, Tensor]:
+        after = states * (1 + 1e20 * actions) + 1
+        return after, 1 + 0 * states[:, 0]
+
+
+def test_to_run_off_to_infinity_is_an_end_and_wins_nothing() -> None:
+    found = score([RECKLESS, CAREFUL], RunawayWorld(), horizon=10)
+    # states 0, 1, 1e20, and then past the largest float
+    assert found["dead_zero"] == pytest.approx([28.0, 100.0])
+    assert found["model_return"][0] == pytest.approx(1 + 0.99 + 0.99**2)
+    assert found["model_return"][1] > 30
+
+
+def test_what_cannot_be_compared_start_by_start_is_refused() -> None:
+    AMQConfig().check_by_start()
+    with pytest.raises(UsageError, match=r"amq\.score='published'"):
+        AMQConfig(score="published").check_by_start()
+
+
 def test_a_plan_is_executed_open_loop_for_its_whole_length() -> None:
     """Reckless only in the second half of a chunk of 2: dead on an odd step."""
     policy = torch.tensor([[[0.0], [1.0]]])

@@ -336,6 +336,15 @@ def test_rollout_keeps_chunks_and_both_kinds_of_end() -> None:
     assert (10 * rollout.next_states[:, 0, -1, 0]).tolist() == pytest.approx([4, 6, 4, 6, 4])
 
 
+def test_a_rollout_keeps_each_round_though_nothing_is_standardised() -> None:
+    trainer = bandit(PPOConfig(num_env_steps=64, num_envs=2, steps_per_update=32, discount=0.5))
+    trainer.standardise = lambda windows: windows
+    rollout = trainer.collect()
+    assert rollout.states[:, 0, -1, 0].tolist()[:4] == [0.0, 1.0, 2.0, 3.0]
+    again = trainer.actor.path_log_prob(rollout.states.flatten(0, 1), rollout.paths.flatten(0, 1))
+    torch.testing.assert_close(again, rollout.log_probs.flatten(0, 1))
+
+
 def hopper_trainer(num_updates: int) -> PPO:
     config = PPOConfig(
         num_env_steps=64 * num_updates, num_envs=2, steps_per_update=64, minibatch_size=32,

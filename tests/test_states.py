@@ -8,7 +8,7 @@ from uepo_lib import tasks
 from uepo_lib.errors import UsageError
 from uepo_lib.kitchen import KITCHEN
 from uepo_lib.robots import Robot, mujoco_of, observation
-from uepo_lib.states import refused, state_from_observation
+from uepo_lib.states import determines, refused, state_from_observation
 
 # relative to 1 + |observation|. An observation is float32, exact to 6e-8 of its size, and contacts
 # magnify that: over these steps the worst is about a third of this
@@ -86,6 +86,7 @@ def test_a_velocity_at_the_clip_is_refused_and_one_below_it_is_not() -> None:
 
 @pytest.mark.parametrize("robot", [tasks.get("pen-human@minari").robot, KITCHEN])
 def test_a_robot_that_shows_too_little_is_refused_by_name(robot: Robot) -> None:
+    assert not determines(robot)
     with pytest.raises(UsageError, match=robot.env_id):
         state_from_observation(robot, torch.zeros(3, robot.state_dim).numpy())
 

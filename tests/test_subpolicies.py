@@ -169,6 +169,10 @@ def test_controls_have_equal_power() -> None:
         plan = policies.plan_shared(PAST)
         assert not torch.allclose(plan, plain)
         assert plan.abs().max() <= 1
+        if policies is controls["final"]:  # as large as guidance's, though the box is in the way
+            sizes = [(p - plain).square().mean().sqrt() for p in (plan, guided.plan_shared(PAST))]
+            assert sizes[0].item() == pytest.approx(sizes[1].item(), rel=0.01)
+            assert (plan.abs() == 1).float().mean() > 0.05
     with pytest.raises(UsageError, match="guidance"):
         equal_power_controls(build(), PAST)
 

@@ -189,8 +189,12 @@ class Synthetic:
         """The share of trajectories below each ε: look at this curve before choosing one."""
         return (self.excess.unsqueeze(0) < epsilons.unsqueeze(1)).float().mean(1)
 
-    def summary(self) -> dict[str, float]:
-        """Numbers for the record of a run. Simulator steps and resets are real interaction."""
+    def summary(self) -> dict[str, float | None]:
+        """Numbers for the record of a run. Simulator steps and resets are real interaction.
+
+        The median is over finite excesses, None without one: JSON has no other numbers.
+        """
+        finite = self.excess[self.excess.isfinite()]
         return {
             "transitions": len(self.transitions.rewards),
             "wanted": self.wanted,
@@ -198,7 +202,7 @@ class Synthetic:
             "trajectories_kept": int(self.accepted.sum()),
             "acceptance": float(self.accepted.float().mean()),
             "mean_length": float(self.lengths.float().mean()),
-            "median_excess": float(self.excess.median()),
+            "median_excess": float(finite.median()) if len(finite) else None,
             "simulator_steps": self.simulator_steps,
             "simulator_resets": self.simulator_resets,
         }

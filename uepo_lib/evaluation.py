@@ -104,6 +104,11 @@ class AMQConfig:
         if self.score not in get_args(Score):
             raise unknown("score", self.score, get_args(Score))
 
+    def check_by_start(self) -> None:
+        """``UsageError`` for a score that is not a mean over starts, as comparisons need one."""
+        valid = "dead_zero or model_return, where policies are compared start by start"
+        check(self.score != "published", "amq.score", self.score, valid)
+
 
 class Imagined(NamedTuple):
     """What n policies met in T̂ from each of B starts: all (n, B)."""
@@ -119,7 +124,7 @@ class Imagined(NamedTuple):
 
         "published" is not a mean over starts, so it has no such parts: ``UsageError``.
         """
-        check(config.score != "published", "score", config.score, "dead_zero or model_return")
+        config.check_by_start()
         return self.model_return if config.score == "model_return" else self.q_sum / config.horizon
 
 
@@ -154,11 +159,15 @@ def imagine(
         actions = plan[:, :, t % policy.action_horizon].flatten(0, 1)
         states = windows[:, :, -1].flatten(0, 1)
         # where, not a product: after its end a trajectory may run off to infinity
-        q_sum += critic.min_q(states, actions).view(n, count).where(alive, 0.0)
+        q = critic.min_q(states, actions).view(n, count)
+        q_sum += q.where(alive & q.isfinite(), 0.0)
         q_count += alive
         members = dynamics.draw_elites(count, generator).repeat(n)
         after, rewards = dynamics.step(states, actions, member=members, sample=False)
-        returns += config.discount**t * rewards.view(n, count).where(alive, 0.0)
+        rewards = rewards.view(n, count)
+        returns += config.discount**t * rewards.where(alive & rewards.isfinite(), 0.0)
+        # to run off to infinity is an end on every robot, and no way to win
+        alive = alive & after.isfinite().all(-1).view(n, count)
         alive = alive & ~robot.terminated(normaliser.inverse(after)).view(n, count)
         windows = torch.cat([windows[:, :, 1:], after.view(n, count, 1, -1)], dim=2)
     final = critic.v(windows[:, :, -1].flatten(0, 1)).view(n, count).where(alive, 0.0)

@@ -123,8 +123,7 @@ def from_data(
         drawn = torch.randint(len(simulator.past), (count,), generator=study.generator("executed"))
         waves = drawn.split(max(1, ENVIRONMENTS_AT_ONCE // policies.n))
         seen = Executed.join([execute(policies, simulator, wave, horizon) for wave in waves])
-        for env in simulator.envs:
-            env.close()
+        simulator.close()
         run.save_tensors(
             {"plans": seen.plans, "states": seen.states, "lengths": seen.lengths}, "executed"
         )

@@ -42,6 +42,8 @@ PLAYED = (
     (STRONG, "final"), (LONG, "unguided"), (LONG, "guided"),
 )  # fmt: skip
 """What is played in the environment; a guided set pays n plans for one, so not everything is."""
+FINAL = {"control": "final", "revision": 2}
+"""What names the runs of white noise on the final actions; 2: equal in power once it is clipped."""
 
 
 class GuidedRobot:
@@ -70,7 +72,7 @@ class GuidedRobot:
             "unguided": self.unguided(setting.steps),
             "guided": guided,
             "ungated": both.derive(lambda controls: controls["ungated"], {"control": "ungated"}),
-            "final": both.derive(lambda controls: controls["final"], {"control": "final"}),
+            "final": both.derive(lambda controls: controls["final"], FINAL),
         }
 
     @cached_property

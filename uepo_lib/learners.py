@@ -212,6 +212,7 @@ class Learners(Models):
         explored: dict[str, Any] | None = None,
     ) -> Product[Any]:
         cfg, amq = self.config("offline_ppo"), self.config("amq")
+        amq.check_by_start()
 
         def scores(candidates: Policy) -> Tensor:
             return evaluation.imagine(

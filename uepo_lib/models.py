@@ -219,7 +219,7 @@ class Models(Workbench):
     ) -> Product[Transitions]:
         """D_diff: trajectories of all sub-policies from starts of D, filtered by their KL."""
         cfg = self.config("augmentation", **changes)
-        augmentation.check_horizon("horizon", cfg.horizon, self.dataset, self.held_out[1])
+        augmentation.check_horizon("horizon", cfg.horizon, self.dataset, self.choosing)
 
         def produce(run: Run) -> None:
             self._synthesise(run, cfg, policy.value, model.value)
@@ -258,6 +258,7 @@ class Models(Workbench):
         run.save_json("summary", found.summary())
         if simulator is not None:
             run.account("augmentation", simulator.steps, simulator.resets)
+            simulator.close()
 
     def _real_sequences(self, horizon: int) -> Batch:
         """Real sequences from whose KL the excess of a synthetic one is measured: held out, and of
@@ -266,6 +267,11 @@ class Models(Workbench):
         held = torch.isin(sequences.now, self.choosing).nonzero().flatten()
         chosen = held[torch.randperm(len(held), generator=self.generator("reference"))]
         return sequences.batch(chosen[:NUM_REFERENCE])
+
+    @property
+    def can_simulate(self) -> bool:
+        """Whether :meth:`simulator` has states to start from."""
+        return self.dataset.simulator_states is not None or states.determines(self.task.robot)
 
     def simulator(self) -> environments.DatasetSimulator:
         """The real dynamics from the windows of D whose simulator state is known (privileged).

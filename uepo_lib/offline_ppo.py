@@ -119,6 +119,7 @@ def chunk_advantage(
         for k in range(actions.shape[1]):
             states, rewards = dynamics.predict(states, actions[:, k].clamp(-1, 1))
             total = total + discount**k * rewards.where(alive, 0.0)
+            alive = alive & states.isfinite().all(-1)
             alive = alive & ~robot.terminated(normaliser.inverse(states))
         return total + discount ** actions.shape[1] * critic.v(states).where(alive, 0.0)
 

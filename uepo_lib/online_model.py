@@ -81,7 +81,7 @@ class OnlineModelConfig:
 
     @property
     def augmentation(self) -> AugmentationConfig:
-        """The filter and its ε are the offline ones."""
+        """The filter and its ε are the offline defaults, whatever was set for the offline phase."""
         return AugmentationConfig(
             self.augmentation_ratio, self.augmentation_horizon, starts_per_round=256
         )
@@ -133,6 +133,7 @@ def imagined_values(
             plan = actor.sample_path(windows, generator)[0].clamp(-1, 1)
         states, rewards = dynamics.predict(windows[:, -1], plan[:, phase])
         total = total + discount**k * rewards.where(alive, 0.0)
+        alive = alive & states.isfinite().all(-1)
         alive = alive & ~known.robot.terminated(known.normaliser.inverse(states))
         windows = torch.cat([windows[:, 1:], states.unsqueeze(1)], dim=1)
     return total + discount**steps * value(windows[:, -1]).where(alive, 0.0)

@@ -44,7 +44,7 @@ class Actor(Protocol):
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """The defaults are those of PPO from scratch on MuJoCo; profiles.py holds the online ones."""
+    """The defaults are those of PPO from scratch on MuJoCo; settings.py holds the online ones."""
 
     num_env_steps: int
     """The budget, rounded up to whole updates and whole chunks."""
@@ -210,7 +210,8 @@ class PPO:
         goal = (self.envs.num_steps // size + 1) * size
         while self.envs.num_steps < goal:
             self.scale.update_states(self.envs.windows)
-            states = self.prepare(self.envs.windows)
+            # a copy: what is stored must not follow the environments' own memory
+            states = self.prepare(self.envs.windows.clone())
             actions, path = self.actor.sample_path(states, self.generator)
             log_prob = self.actor.path_log_prob(states, path)
             chunk, episodes = self.envs.step(actions)

@@ -41,8 +41,7 @@ def replay_errors(data: Dataset, count: int) -> tuple[Tensor, Tensor]:
         reached, _, terminated = simulator.step(data.actions[row][None], torch.tensor([True]))
         off = (reached[0] - data.next_states[row]) * data.normaliser.std
         errors[i], same[i] = off.abs().max(), terminated[0] == data.terminated[row]
-    for env in simulator.envs:
-        env.close()
+    simulator.close()
     return errors, same
 
 

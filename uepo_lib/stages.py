@@ -192,8 +192,9 @@ class Study(Learners):
         plain = self._default(policy)
         if cfg.model == "none":
             return self._fine_tune(policy, critic, plain)
+        amq.check_by_start()
         horizon = cfg.augmentation_horizon
-        augmentation.check_horizon("augmentation_horizon", horizon, self.dataset, self.held_out[1])
+        augmentation.check_horizon("augmentation_horizon", horizon, self.dataset, self.choosing)
 
         def companion() -> finetuning.MakeCompanion:
             known = self._known(critic.value, world.value, synthetic.value, cfg)
@@ -264,8 +265,10 @@ class Study(Learners):
         """PPO without any offline learning, as the behaviours were trained; of D it has only the
         scale of its states."""
         config = replace(self.config("gaussian"), **SCRATCH)
+        # the window: it decides which states a run is probed in, and no parent names it here
+        named = {"untrained": asdict(config), "window": self.windows.horizon}
         untrained: Product[Any] = Product(
-            (), lambda: (), lambda: GaussianPolicy(config, self.seed), {"untrained": asdict(config)}
+            (), lambda: (), lambda: GaussianPolicy(config, self.seed), named
         )
         return self.fine_tune(untrained, None, "scratch_ppo")
 

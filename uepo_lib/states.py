@@ -20,6 +20,11 @@ _VELOCITIES = {"HalfCheetah": 9, "Hopper": 6, "Walker2d": 9}
 _CLIPPED = ("Hopper", "Walker2d")
 
 
+def determines(robot: Robot) -> bool:
+    """Whether an observation of ``robot`` determines its simulator's state, up to x."""
+    return robot.env_id.partition("-")[0] in _VELOCITIES
+
+
 def state_from_observation(
     robot: Robot, observations: NDArray[np.floating]
 ) -> tuple[Array, NDArray[np.bool_]]:
@@ -30,7 +35,7 @@ def state_from_observation(
     robot whose observation does not determine its state.
     """
     kind = robot.env_id.partition("-")[0]
-    if kind not in _VELOCITIES:
+    if not determines(robot):
         raise UsageError(
             f"{robot.env_id}: an observation does not determine the simulator's state; it does for "
             f"{', '.join(_VELOCITIES)}"

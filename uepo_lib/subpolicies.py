@@ -38,7 +38,8 @@ def seeded_noise(n: int, seed: int, shape: Sequence[int]) -> Tensor:
 def own_noise(seeds: Sequence[int], clock: int, shape: Sequence[int]) -> Tensor:
     """Standard-normal noise of call ``clock``, member i from a generator of its own: (n, \\*shape).
 
-    A member's draw depends on its seed and the call alone, not on who is drawn beside it.
+    A member's draw depends on its seed, the call and the shape alone, not on who is drawn beside
+    it.
     """
     words = (np.random.SeedSequence((seed, clock)).generate_state(1) for seed in seeds)
     own = [torch.Generator().manual_seed(int(word[0])) for word in words]
@@ -53,8 +54,8 @@ class SubPolicies:
     for them. With ``fresh_noise`` every call draws new noise in place of ε_i, which makes all n
     equal in law: the null against which fixed noise is judged. It comes from the generator that
     :meth:`act` is given or, with ``noise_seeds``, n of them, from a generator of each sub-policy's
-    own: then a sub-policy draws the same alone as among others, and the given generator only says
-    which call it is.
+    own: then a sub-policy draws the same alone as among others in as many states, and the given
+    generator only says which call it is.
     """
 
     def __init__(
@@ -254,7 +255,7 @@ def equal_power_controls(guided: SubPolicies, past: Tensor) -> dict[str, SubPoli
     """The two controls of a guided set, of the same root-mean-square power on states (B, T_o, S).
 
     "ungated": at each step the guided set's σ, whatever the divergence. "final": white noise on the
-    finished actions, as large as what guidance made of them.
+    finished actions, as large as what guidance made of them once both are clipped.
     """
     guidance = guided.guidance
     if guidance is None:
@@ -271,8 +272,22 @@ def equal_power_controls(guided: SubPolicies, past: Tensor) -> dict[str, SubPoli
     plain = guided.model.sample(start, context, guided.num_denoising_steps)
     power = torch.stack([s.square().mean().sqrt() for s in sigmas])
     final = torch.zeros_like(power)
-    final[-1] = (actions - plain).square().mean().sqrt()
+    wanted = (actions - plain).square().mean().sqrt()
+    grouped = plain.unflatten(0, (guided.n, -1))
+    final[-1] = _arriving(grouped, guidance.xi[:, None, -1], wanted, guided.model.config.clip)
     return {
         name: guided.with_guidance(replace(guidance, control=control))
         for name, control in (("ungated", power), ("final", final))
     }
+
+
+def _arriving(plain: Tensor, xi: Tensor, wanted: Tensor, clip: float) -> Tensor:
+    """σ such that clip(plain + σ ξ) − plain has the root mean square ``wanted``.
+
+    ξ is one fixed draw, so its power is not exactly 1, and the box swallows some of it.
+    """
+    sigma = wanted
+    for _ in range(20):  # a fixed point: each round leaves a fraction of what was missing
+        arrived = ((plain + sigma * xi).clamp(-clip, clip) - plain).square().mean().sqrt()
+        sigma = sigma * wanted / arrived.clamp(min=1e-12)
+    return sigma

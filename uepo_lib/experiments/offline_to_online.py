@@ -136,9 +136,10 @@ def measure(study: Study, comparison: Comparison | None = None) -> Measured:
 
 
 def _rows(study: Study, comparison: Comparison) -> dict[str, Contender]:
-    """Every contender; with the privileged ones where every row is played."""
+    """Every contender; with the privileged ones where every row is played, if the simulator can be
+    put into the states of D: of Minari's hand it cannot."""
     task, rows = study.task.name, contenders(study)
-    if comparison.goes_online(task, "uepo_simulator"):
+    if comparison.goes_online(task, "uepo_simulator") and study.can_simulate:
         rows |= privileged(study)
     return {name: row for name, row in rows.items() if comparison.plays(task, name)}
 

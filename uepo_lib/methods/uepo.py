@@ -62,6 +62,7 @@ def uepo(study: Study, config: UEPOConfig | None = None) -> UEPO:
     horizon = study.config("amq").horizon  # said here, since it is needed last
     whole = horizon % ACTION_HORIZON == 0
     check(whole, "amq.horizon", horizon, f"a multiple of T_a={ACTION_HORIZON}")
+    ppo = study.improvement(config.offline_improvement)
 
     # ── Offline phase ──────────────────────────────────────────────────────────────────────────
     # 1  Train the state-conditional diffusion policy p_θ(a_{1:T} | s_{1:T}) on D.
@@ -80,7 +81,6 @@ def uepo(study: Study, config: UEPOConfig | None = None) -> UEPO:
     # 5  π* ← the best sub-policy, offline: AM-Q with Q of D in T̂.
     critic = study.critic()
     selected = select(study, model, dynamics, critic, config.kappas)
-    ppo = study.improvement(config.offline_improvement)
     best: Product[Any] = study.improve_chain(selected, dynamics, critic) if ppo else selected
 
     # ── Online phase ───────────────────────────────────────────────────────────────────────────
