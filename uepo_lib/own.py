@@ -4,6 +4,8 @@
     tasks.register(Task("mine", robot, "me/mine/noisy-v0", "what it is", "own"))
     Study("mine", seed=0)
 
+A module that does the first two makes the task known to the command line: ``python -m uepo_lib run
+uepo --import MODULE --task mine``.
 An environment needs a vector observation and actions in [-1, 1]. Without MuJoCo it also needs
 ``get_state()`` and ``set_state(values)``, by which interrupted online runs are resumed.
 """
