@@ -67,7 +67,21 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--profile", help="smoke, laptop (default), full or paper")
 
     cli_data.add_commands(add, with_profile)
+    _add_run(add, with_profile)
+    _add_experiment(add, with_profile)
+    _add_runs(add, with_profile)
+    for name, command, text in (
+        ("figures", _figures, "draw every figure again from its table"),
+        ("prepare", _prepare, "data and shared models, without the notebooks"),
+        ("reproduce", _reproduce, "data, models, notebooks, figures; what is finished is kept"),
+        ("publish", _publish, "copy results and executed notebooks to where they are committed"),
+    ):
+        with_profile(add(name, command, text))
+    add("behaviors", _behaviors, "train the behaviour policies again")
+    return top
 
+
+def _add_run(add: Any, with_profile: Any) -> None:
     run = add("run", _run, "train one method on one task and seed, offline and online")
     run.add_argument("method", help=f"one of: {', '.join(METHODS)}")
     run.add_argument("--task", default="hopper-medium")
@@ -82,18 +96,6 @@ def parser() -> argparse.ArgumentParser:
         help="import it first: a module that registers a task of your own (may be repeated)",
     )  # fmt: skip
     run.add_argument("--json", action="store_true")
-
-    _add_experiment(add, with_profile)
-    _add_runs(add, with_profile)
-    for name, command, text in (
-        ("figures", _figures, "draw every figure again from its table"),
-        ("prepare", _prepare, "data and shared models, without the notebooks"),
-        ("reproduce", _reproduce, "data, models, notebooks, figures; what is finished is kept"),
-        ("publish", _publish, "copy results and executed notebooks to where they are committed"),
-    ):
-        with_profile(add(name, command, text))
-    add("behaviors", _behaviors, "train the behaviour policies again")
-    return top
 
 
 def _add_experiment(add: Any, with_profile: Any) -> None:
