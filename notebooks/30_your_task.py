@@ -137,8 +137,8 @@ assert rescaled.state_dim == 4
 #
 # `Task` takes a name, the robot, the dataset's Minari id, a sentence about it, and the word "own".
 # If you have such a dataset, that is all: set `MINARI_DATASETS_PATH` to where it lies before the
-# first `Study`, leave out `own.collect`, and go on with `own.verify`. Its arrays are kept beside it,
-# or, if nothing can be written there, in a folder that `UEPO_ARRAYS` names.
+# first `Study`, leave out `own.collect`, and go on with `own.verify`. Its arrays are kept beside
+# it, or, if nothing can be written there, in a folder that `UEPO_ARRAYS` names.
 #
 # Here one is made, by a script. A script gets an observation and a generator; its action is clipped
 # to [-1, 1]. This one is noisy and goes round the pillar on either side. What it does near the
@@ -163,9 +163,9 @@ _ = own.collect(task, here.profile, two_ways, 1_500 if here.profile == "smoke" e
 # computed are those of the profile's usual sizes, and at `laptop` these parts take less.
 #
 # Three entries follow from the task: `amq.horizon`, about an episode, a multiple of $T_a = 4$;
-# `augmentation.horizon`, shorter than the longest held-out episode; `num_env_steps`, what your robot
-# can afford. The rest is only smaller, to be quick. A name that does not exist is refused. And an
-# episode of fewer than $T = 8$ steps teaches the diffusion policy nothing.
+# `augmentation.horizon`, shorter than the longest held-out episode; `num_env_steps`, what your
+# robot can afford. The rest is only smaller, to be quick. A name that does not exist is refused.
+# And an episode of fewer than $T = 8$ steps teaches the diffusion policy nothing.
 #
 # `own.verify` compares the rule with the data, at every step.
 
