@@ -70,6 +70,20 @@ here.draw("overview", overview_table(), task="the method", seeds=[])
 # and synthetic trajectories for the dynamics model (05). The dashed arrow is the last line of
 # Algorithm 1: what the online phase sees goes back into the dynamics model.
 #
+# | sign | means | opened in |
+# |---|---|---|
+# | $D$, $D_\mathrm{diff}$ | the logged data; the synthetic transitions that enlarge it | 01, 05 |
+# | $T$, $T_a$, $T_o$ | actions planned, executed; states seen. By default 8, 4 and 1 | 02 |
+# | $\hat x_0$, the chain | the estimated clean plan; the reverse steps to it from noise | 02 |
+# | $\varepsilon_i$, κ | the initial noise of sub-policy $i$; its scale, a temperature | 03 |
+# | div, τ, η | how differently two plans move; the div that is asked for; the largest push | 04 |
+# | α | weight of the paper's KL-style term | 04 |
+# | T̂_init, T̂ | dynamics model of $D$; of $D \cup D_\mathrm{diff}$ | 05 |
+# | ε | bound of the filter that $D_\mathrm{diff}$ has to pass, in nats | 05 |
+# | AM-Q, $\pi^*$ | Uni-O4's score, the mean of Q along rollouts in T̂; whom it chooses | 06 |
+#
+# Where a page needs one of these letters for something else, it says so.
+#
 # ## The notebooks
 #
 # Each asks one question; the second line says what you will see.
@@ -168,8 +182,8 @@ here.draw("overview", overview_table(), task="the method", seeds=[])
 profiles.table()
 
 # %% [markdown]
-# At three seeds every seed is drawn and no verdict goes past *inconclusive*: that is what so few
-# can carry.
+# With three seeds each is drawn, and no verdict goes past *inconclusive*: so few can decide
+# nothing.
 #
 # ## Does the environment work?
 #
@@ -255,6 +269,7 @@ Markdown(
 # ## Where to go
 #
 # [01_data](01_data.ipynb) comes next. To compute everything at once: `make reproduce`. To change a
-# setting: `python -m uepo_lib run uepo --set diffusion.num_updates=2000`, or
-# `Study("hopper-medium", seed=0, overrides={"diffusion": {"num_updates": 2000}})` in a cell. The
-# algorithm itself is one page: `uepo_lib/methods/uepo.py`.
+# setting: `python -m uepo_lib run uepo --set diffusion.num_updates=2000`, or in a cell
+# `from uepo_lib.stages import Study` and
+# `Study("hopper-medium", seed=0, overrides={"diffusion": {"num_updates": 2000}})`. The algorithm
+# itself is one page: `uepo_lib/methods/uepo.py`.

@@ -22,7 +22,7 @@
 #
 # | | |
 # |---|---|
-# | Paper | section 1: a fixed dataset $\mathcal{D}$ of logged behaviour; its tables are of D4RL's |
+# | Paper | the fixed dataset $\mathcal{D}$ of logged behaviour; its tables are of D4RL's |
 # | Our choices | A12 (data collected here, Gymnasium's environments, which scores compare) |
 # | Expected run time | smoke: half a minute · laptop: two minutes, once the data is collected |
 # | Inputs | every local dataset, collected if it is not there |
@@ -72,12 +72,13 @@ everything = f"{len(found)} datasets"
 # %% [markdown]
 # ## The robots
 #
-# Hopper and its kin walk in a plane: they are paid for forward speed and for being healthy, less a
-# little for torque. Pen, door and hammer are tasks of a hand with some two dozen joints: turn a
-# pen into a drawn attitude, open a door, drive a nail. The maze is a ball with known ways to its
-# goal. An episode *terminates* when the task ends it (a walker fell, the ball arrived: there is no
-# future value) and is *truncated* when its clock runs out (the future has value, nobody watched
-# it). The library keeps the two apart everywhere.
+# Hopper, Walker2d and HalfCheetah, the *walkers*, run in a plane. They are paid for forward speed,
+# less a little for torque. Hopper and Walker2d are also paid for being healthy, and their episode
+# ends when they fall; HalfCheetah's does not. Pen, door and hammer are tasks of a hand with some
+# two dozen joints: turn a pen into a drawn attitude, open a door, drive a nail. The maze is a ball
+# with known ways to its goal. An episode *terminates* when the task ends it (a walker fell, the
+# ball arrived: there is no future value) and is *truncated* when its clock runs out (the future
+# has value, nobody watched it). The library keeps the two apart everywhere.
 
 # %%
 sizes = {
@@ -122,8 +123,8 @@ def marks(robot):
 
 # %% [markdown]
 # The environments are Gymnasium's of today and not D4RL's of then, so a score here and a score
-# there are of one kind and not of one measure. What differs is said robot by robot, and stands
-# under every table of scores on this page.
+# there are comparable in kind, not number by number. What differs is said robot by robot, and
+# stands under every table of scores on this page.
 
 # %% [markdown]
 # ## Who made it
@@ -158,10 +159,10 @@ print(cards.notes(task for task in tasks.LOCAL.values() if task.robot in trained
 # **Expectation.** Of a walker, medium scores 25 to 60 and expert 85 or more; of every robot expert
 # is above mixed and medium above its replay, because a replay holds the snapshots from before.
 #
-# How to read a card. `cut` episodes are the last of their stream, when the number of steps was
-# reached: their steps are used, their returns are not. *Action noise* is what the recipe says, a
-# number a part, averaged over joints; its *share of variance* is measured, clipping included.
-# *Effective squares* and *modes* are explained below.
+# How to read a card. Four environments play one episode after another; the last of each is `cut`
+# when the number of steps is reached: its steps are used, its return is not. *Action noise* is what
+# the recipe says, a number a part, averaged over joints; its *share of variance* is measured,
+# clipping included. *Effective squares* and *modes* are explained below.
 
 # %%
 facts = cards.cards(found)
@@ -195,10 +196,11 @@ Markdown(f"**Verdict.** {len(asked) - len(unmet)} of {len(asked)} as expected"
 #
 # ## Returns and lengths
 #
-# **What to see.** A walker's length and score are almost one number: it earns at a steady rate
-# until it falls. A mixture is both at once: its mean, the mark, lies where few of its episodes are.
-# The hand's episodes all have one length, and a pen is turned or not, a nail driven or not: of pen
-# and hammer scores pile up at the ends, so a mean score is much of a rate of success in disguise.
+# **What to see.** Hopper's and Walker2d's length and score are almost one number: they earn at a
+# steady rate until they fall. A mixture of two policies is both at once: its mean, the mark, lies
+# where few of its episodes are. HalfCheetah's and the hand's episodes all have one length. A pen is
+# turned or not, a nail driven or not: of pen and hammer scores pile up at the ends, so a mean score
+# is much of a rate of success in disguise.
 
 # %%
 here.draw("dataset_returns", views.spread_table(found), task=everything, seeds=[])
@@ -275,7 +277,8 @@ Markdown(
 # %% [markdown]
 # **What fails.** A plane is a shadow: two behaviours that overlap here may differ in the other
 # numbers. And a mixture is no third sample. Its medium half uses medium's reset seeds and noise, so
-# it *is* the beginning of medium's streams; results on the two tasks are not independent.
+# it *is* the beginning of what medium's environments played; results on the two tasks are not
+# independent.
 
 # %%
 medium, mixed = found["hopper-medium"], found["hopper-medium-expert"]

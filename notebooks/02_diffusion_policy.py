@@ -38,7 +38,7 @@
 #
 # | | |
 # |---|---|
-# | Paper | section 1, item 1: the state-conditional model $p_\theta(a_{1:T} \mid s_{1:T})$ |
+# | Paper | contribution 1: the state-conditional model $p_\theta(a_{1:T} \mid s_{1:T})$ |
 # | Our choices | A1 (what the model sees), A2 (denoising steps as a temperature), A5 (likelihood) |
 # | Expected run time | smoke: half a minute · laptop: one minute beyond the shared models |
 # | Inputs | two datasets, Hopper medium and pen expert, and their diffusion models, one a seed |
@@ -98,13 +98,15 @@ Markdown(
 # ## 1 · Adding noise
 #
 # Training needs pairs of a clean sequence $x_0 = a_{t:t+T-1}$ and a spoilt one. Spoiling is a
-# closed form at every level $k = 0, \dots, K - 1$:
+# closed form at every level $k = 0, \dots, K - 1$, from the least noise to the most:
 #
 # $$x_k = \sqrt{\bar\alpha_k}\, x_0 + \sqrt{1 - \bar\alpha_k}\; \varepsilon,
 # \qquad \varepsilon \sim N(0, I).$$
 #
-# The schedule $\bar\alpha_k$ falls from near one to near zero. The library has it as
-# `Schedule.add_noise`, which is this line and nothing else. `k = −1` means no noise.
+# The schedule $\bar\alpha_k$ falls from near one to near zero. We write $\alpha_k =
+# \sqrt{\bar\alpha_k}$ and $\sigma_k = \sqrt{1 - \bar\alpha_k}$; DDPM's own $\alpha_k$ is another
+# number. The library has the line as `Schedule.add_noise`, which is this and nothing else. $k = -1$
+# means no noise: $x_0$ names the clean sequence, not that of level 0.
 
 # %% tags=["nbval-check-output"]
 toy = toys.four_modes()
@@ -129,9 +131,10 @@ here.draw("noise_schedule", views.schedule_table(50, ("cosine", "linear")), task
 # so sampling may begin with $N(0, I)$.
 #
 # **A toy whose answer is known.** A point stands near the middle of the plane and walks to one of
-# four doors, $a_t = w_t (\text{door}_m - s) + \text{noise}$. The four modes, their weights and
-# their width are exact, so the perfect denoiser is a closed form too (`toys.MixtureDenoiser`).
-# Below, the same logged walks at four noise levels. Grey: in no mode's support.
+# four doors, $a_t = w_t (\text{door}_m - s) + \text{noise}$, with a fixed profile $w_t$, slow at
+# both ends, that covers the whole way in $T$ steps. The four modes, their weights and their width
+# are exact, so the perfect denoiser is a closed form too (`toys.MixtureDenoiser`). Below, the same
+# logged walks at four noise levels. Grey: in no mode's support.
 
 # %%
 logged = toy.batch(torch.arange(24))
@@ -240,9 +243,9 @@ assert toy.in_support(actions, torch.zeros(1000, 2)).float().mean() > 0.95
 
 # %% [markdown]
 # **DDPM beside DDIM.** DDPM (arXiv 2006.11239) takes the same $\hat x_0$ but draws fresh noise at
-# every level. In `Schedule.step` both are one line with a parameter $\eta$: 0 is DDIM, 1 is DDPM.
-# Expectation: the same initial noise gives one output under DDIM and several under DDPM. Both
-# keep the modes; both lose spread when steps are few.
+# every level. In `Schedule.step` both are one line with a parameter $\eta$ (not that of guidance):
+# 0 is DDIM, 1 is DDPM. Expectation: the same initial noise gives one output under DDIM and several
+# under DDPM. Both keep the modes; both lose spread when steps are few.
 
 # %%
 dice = torch.Generator().manual_seed(0)
@@ -280,6 +283,9 @@ Markdown(
 #  action tokens                     a     a     a           a      U-Net over time
 #                                   └ T_a are executed ┘            then plan again
 # ```
+#
+# By default $T = 8$ actions are planned, $T_a = 4$ of them are executed, and $T_o = 1$ state is
+# seen: Hopper's is enough. The toy shows two, both the same.
 #
 # State tokens attend to one another; a one-dimensional U-Net runs over the noisy actions. It hears
 # of the states twice: by scale and shift in every block (FiLM, together with $k$), and by
@@ -516,7 +522,7 @@ Markdown(
 #
 # - **DDPM's bound** adds up, level by level, how badly $\hat x_0$ was estimated:
 #   $\log p(x_0) \ge \ldots - \sum_k \frac{1}{2}\, (\mathrm{SNR}_{k-1} - \mathrm{SNR}_k)\,
-#   E \lVert x_0 - \hat x_0(x_k) \rVert^2$.
+#   E \lVert x_0 - \hat x_0(x_k) \rVert^2$, with $\mathrm{SNR}_k = \alpha_k^2 / \sigma_k^2$.
 # - **The calibrated bound** gives each reverse step the variance that the measured error asks for
 #   (arXiv 2201.06503); DDPM's assumes none.
 # - **The probability flow** (arXiv 2011.13456) has no noise. In $z = x / \alpha$ and

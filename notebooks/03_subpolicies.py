@@ -23,22 +23,21 @@
 #
 # | | |
 # |---|---|
-# | Paper | section 1, item 1: $n$ sub-policies from one model through $n$ noise seeds |
+# | Paper | contribution 1: $n$ sub-policies from one model through $n$ noise seeds |
 # | Our choices | A2 (what a sub-policy is, κ, tuning, the controls), A3 (guided sets) |
 # | Expected run time | smoke: half a minute · laptop: four minutes beyond the shared models |
 # | Inputs | Hopper medium: each seed's diffusion model, its evaluations, $\hat T$ and the critic |
 # | Outputs | seven figures, each with its table; two tables; one policy in a file |
 #
-# **Why does another initial noise give another output from the same conditioned model?** Think
-# before you open the answer.
+# **When is a noise a policy?** Think before you open the answer.
 #
 # <details><summary>Answer</summary>
 #
-# The model describes a whole distribution of action sequences for a state. The reverse process is
-# a map from Gaussian noise onto that distribution, and with deterministic DDIM nothing else is
-# random. Where the distribution has several modes, the noise space is cut into basins, one a mode:
-# a fixed noise lies in one of them. Where it has a single mode, the noise only shifts the output
-# within the mode's width.
+# When it is fixed: with deterministic DDIM the plan is then a function of the state. Where the
+# data have several modes, a fixed noise lies in the basin of one of them
+# ([02](02_diffusion_policy.ipynb) says why); where they have one, it is a shift within the mode's
+# width. Drawn anew at each decision, noise gives one policy, the model's own, however many
+# generators draw it.
 #
 # </details>
 #
@@ -118,8 +117,8 @@ print("share of states in which it goes there:", [round(c, 1) for c in constancy
 # %% [markdown]
 # **Three kinds of noise.** *Fixed*: ε_i is drawn once, as above. *Fresh*: every call draws anew.
 # *A generator of its own*: fresh too, but sub-policy $i$ draws from a generator seeded for it, so
-# it plays alone exactly as it plays among others. Fresh sub-policies are equal in law. Whatever
-# spread they show is luck, which makes them the **null** for fixed noise (A2).
+# it plays alone exactly as it plays among others. Fresh sub-policies are equal in distribution.
+# Whatever spread they show is luck, which makes them the **null** for fixed noise (A2).
 
 # %%
 own = SubPolicies.from_seeds(model, 10, 0, fresh_noise=True, own_generators=True)
@@ -294,7 +293,7 @@ Markdown(
     f"{modes['one model, guided, τ of D, 5 steps']:.2f} modes at five reverse steps. At fifty it "
     f"takes them from {modes['one model, fixed noise']:.2f} to {modes['one model, guided']:.2f} "
     f"with their own τ and to **{modes['one model, guided, τ of D']:.2f}** with the τ of D. Its "
-    "price is constancy: in two states a sub-policy has the same door in "
+    "price is persistence: in two states a sub-policy has the same door in "
     f"{at_four.loc['one model, guided, τ of D', 'persistence']:.0%} of the cases, without guidance "
     f"in {fixed.persistence:.0%}."
 )
@@ -405,9 +404,9 @@ Markdown(
 #
 # Between sub-policies of one set, part of the spread is luck of the episodes. `between_sd` takes
 # that part off, and leaves the standard deviation of the true means; for the null, whose members
-# are one policy in law, it has to be about 0. Beside it stands what a change of κ does to the mean
-# of the whole set, also as a standard deviation, over κ. Expectation, from earlier measurements on
-# noisier data: the scale matters more than the seed.
+# are the same in distribution, it has to be about 0. Beside it stands what a change of κ does to
+# the mean of the whole set, also as a standard deviation, over κ. Expectation, from earlier
+# measurements on noisier data: the scale matters more than the seed.
 
 # %%
 sets = views.spread_of_sets(table)

@@ -155,11 +155,11 @@ here.draw("04_gaits", gaits, task="toy gait")
 #
 # $$\mathbb{E}\,\mathrm{div} \to 2\sigma \sqrt2\,\frac{\Gamma((A+1)/2)}{\Gamma(A/2)} + 1,$$
 #
-# since differencing doubles the noise and second differences of noise point anywhere. A moving
-# average over three steps removes part of it, a smaller part where the noise is strong, and leaves
-# the antiphase pair nearly untouched. So
-# this companion never shows a div alone: beside it stands its *noise floor*, div between repeats
-# of one behaviour, and div of low-passed actions.
+# since a difference doubles the variance, the difference of two sequences doubles it again, and
+# second differences of noise point anywhere. A moving average over three steps removes part of it,
+# a smaller part where the noise is strong, and leaves the antiphase pair nearly untouched. So this
+# companion never shows a div alone: beside it stands its *noise floor*, div between repeats of one
+# behaviour, and div of low-passed actions.
 
 # %%
 of = gaits.set_index(["pair", "noise"])["div"]
@@ -229,9 +229,9 @@ assert expected.max() > 0 and hook.sigma(near, step_index=4).abs().max() == 0
 # whatever happens is the mechanism and not a matter of training. A *set* is four sub-policies from
 # one seed; many sets are computed side by side.
 #
-# Three numbers. The share of calls in which all four are at least τ apart is what guidance aims
-# at. The number of doors among the four is what one wants from it. The share of plans within a
-# mode's support says what it broke.
+# Three numbers. A *call* is one state in which the whole set plans. The share of calls in which all
+# four are at least τ apart is what guidance aims at. The number of doors among the four is what one
+# wants from it. The share of plans within a mode's support says what it broke.
 #
 # **Expectation.** Guidance takes the share of calls at τ from under 50 % to at least 90 %.
 #
@@ -271,7 +271,9 @@ Markdown(
 #
 # The setting is now fixed, the seeds are new. Two controls have the same root-mean-square power as
 # guidance: *ungated* noise at the same steps, whatever the divergence, and white noise on the
-# *final* actions, as large as all that guidance did to them.
+# *final* actions, as large as all that guidance did to them. In the table `member_share` counts
+# sub-policies in place of calls, `div` is that to the nearest neighbour, `low_passed` the same of
+# smoothed plans.
 
 # %%
 toy_sets = range(num_toy_sets)
@@ -325,10 +327,10 @@ assert guided["modes"] > ungated["modes"]
 # %% [markdown]
 # ## Where a perturbation is undone
 #
-# Guidance adds δ to x̂₀ and keeps ε̂, so the next noisy x is off by α δ. All later steps are a
-# denoiser, and to a denoiser δ is one more noise. For data from one Gaussian with standard
-# deviation s, every step of the exact chain is linear, and the answer is a product
-# (`toys.gaussian_survival`):
+# Guidance adds δ to x̂₀ and keeps ε̂, so the next noisy x is off by α δ (here α and σ are those of
+# the noise schedule, 02). All later steps are a denoiser, and to a denoiser δ is one more noise.
+# For data from one Gaussian with standard deviation s, every step of the exact chain is linear,
+# and the answer is a product (`toys.gaussian_survival`):
 #
 # $$\text{left of } \delta_j = \alpha_{k'_j} \prod_{m>j} s_m \;\longrightarrow\;
 # \sqrt{\frac{\alpha^2 s^2}{\alpha^2 s^2 + \sigma^2}} \quad \text{at } k'_j,$$
@@ -503,8 +505,9 @@ here.draw("04_robot_divergence", spread, first_runs, task=both)
 # ### Share, likelihood, and the controls
 #
 # η over a decade around the standard deviation of actions, with five reverse steps and with
-# twenty, in states that did not calibrate τ. Likelihood is the model's own: a bound on
-# log p(a | s), with common random numbers, less that of the unguided set (A5).
+# twenty, in states that did not calibrate τ. `moved` is the RMS distance of plans from the unguided
+# ones, in action units. Likelihood is the model's own: a bound on log p(a | s), with common random
+# numbers, less that of the unguided set (A5).
 
 # %%
 settings = (SHIPPED, STRONG, LONG) if here.profile == "smoke" else SETTINGS
@@ -635,12 +638,13 @@ Markdown(
 # ## Do plans that differ act differently?
 #
 # div compares plans. What do they become? All sub-policies are put into the same logged state of
-# the simulator and act for 16 steps. The ways are compared by the formula of div on standardised
-# states, and by plain RMS distance. Within each state the pairs of sub-policies are ranked, once
-# by their plans and once by their ways; ρ is Spearman's, averaged over states.
+# the simulator and act for 16 steps. Their *executed trajectories* are compared by the formula of
+# div on standardised states, and by plain RMS distance. Within each state the pairs of sub-policies
+# are ranked, once by their plans and once by their trajectories; ρ is Spearman's, averaged over
+# states.
 #
-# **Expectation.** If div measures behaviour, it ranks pairs as their ways do, and better than the
-# plain distance of plans, which knows nothing of motion.
+# **Expectation.** If div measures behaviour, it ranks pairs as their trajectories do, and better
+# than the plain distance of plans, which knows nothing of motion.
 
 # %%
 found = [executed.correlation_table(robot, (8, 16)) for robot in everyone]
@@ -664,7 +668,7 @@ def advantage(task: str, measure: str) -> list[float]:
 lines = [
     f"- {task}, {what}: {statistics.verdict(advantage(task, measure))}"
     for task in TASKS
-    for measure, what in (("div", "div of the ways"), ("rms", "distance of the ways"))
+    for measure, what in (("div", "div of trajectories"), ("rms", "distance of trajectories"))
 ]
 Markdown("**Verdict: plans' div ranks better than plans' distance.**\n\n" + "\n".join(lines))
 
@@ -673,7 +677,7 @@ Markdown("**Verdict: plans' div ranks better than plans' distance.**\n\n" + "\n"
 # another question, and for that the plain distance of plans, which a constant offset does not
 # escape, can say more. Neither is close to 1: the body filters what it is told.
 #
-# Guidance raises div of plans by design. Are the ways further apart as well?
+# Guidance raises div of plans by design. Are the trajectories further apart as well?
 
 # %%
 walked = [executed.trajectories_table(robot) for robot in everyone]
@@ -686,8 +690,8 @@ ways.groupby(["task", "set"], sort=False).mean(numeric_only=True).drop(columns="
 means = ways.groupby(["set", "task"]).mean(numeric_only=True)
 ratio = means.loc["guided"] / means.loc["unguided"]
 lines = [
-    f"- {t}: plans' div × {row.plan_div:.2f}, ways' div × {row.executed_div:.2f}, "
-    f"ways' distance × {row.executed_rms:.2f}"
+    f"- {t}: div of plans × {row.plan_div:.2f}, of trajectories × {row.executed_div:.2f}, "
+    f"distance of trajectories × {row.executed_rms:.2f}"
     for t, row in ratio.iterrows()
 ]
 Markdown(
@@ -699,7 +703,8 @@ Markdown(
 # %% [markdown]
 # ## The KL-style term
 #
-# Beside the perturbation the paper keeps a term from Uni-O4, lifted from actions to sequences:
+# Beside the perturbation the paper keeps a term from Uni-O4, lifted from actions to sequences, with
+# a weight α:
 #
 # $$J(\pi^i) = \mathbb E_D\big[\log p^i(a \mid s)\big]
 # + \alpha\, \mathbb E_D\Big[\log \frac{p^i(a \mid s)}{\max_j p^j(a \mid s)}\Big]$$
@@ -797,9 +802,10 @@ adam
 # J_{separating} = -\frac{\delta^2}{2} + \alpha\, \mathrm{JS}(\delta), \qquad
 # \mathrm{JS}(\delta) \approx \frac{\delta^2}{2}.$$
 #
-# JS is the Jensen–Shannon divergence of the two, the mean of `separating_term` on their samples.
-# As printed, J is largest at δ = 0 for every α. In the separating form two parabolas compete, and
-# equal members stop being the best at α = 1.
+# JS is the Jensen–Shannon divergence of the two, the mean of `separating_term` on their samples;
+# it never exceeds log 2, and the parabola is for small δ. As printed, J is largest at δ = 0 for
+# every α. In the separating form two parabolas compete near 0, and equal members stop being the
+# best at α = 1.
 
 # %%
 here.draw("04_diversity_objective", forms.objective_table((0.5, 1.0, 2.0)), task="closed form")
@@ -874,9 +880,9 @@ if not quick:
 # that model n times. In place of log p^i stands the variational bound, with the same noise for all
 # members.
 #
-# Four embeddings, from fresh noise, under each form. *Persistence* is the share of states in which
-# a member heads for its own favourite door; 1/4 is none. The control is told: member m learns from
-# the walks to door m only.
+# Four embeddings, from fresh noise, under each form. *Constancy* is the share of states in which a
+# member heads for its own most frequent door; 1/4 would be none. The control is told: member m
+# learns from the walks to door m only.
 #
 # **Expectation.** Only the separating form beyond α = 1 makes the members' plans differ. If it
 # does so by doors, four members reach at least half a door more than without it.
@@ -921,7 +927,7 @@ assert embedded[["js", "mode_js"]].max().max() <= log_n + 1e-5
 if not quick:
     assert min(gains(embedded, "js", two, clone)) > 0.5
     assert max(forms.of(embedded, "mode_js", *two)) < 0.2
-    assert min(forms.of(embedded, "persistence", members.ORACLE, 0.0)) > 0.9
+    assert min(forms.of(embedded, "constancy", members.ORACLE, 0.0)) > 0.9
     assert at["objective"].idxmin() == (members.ORACLE, 0.0)
 
 # %% [markdown]

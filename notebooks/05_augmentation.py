@@ -137,7 +137,7 @@ assert (variances > 0).all()
 # ### When to stop
 #
 # Held-out error first falls, then rises, as members learn their rows by heart. Uni-O4 stops when
-# no member has improved by 1 % for `patience` looks, and every member goes back to its best
+# no member has improved by 1 % for `patience` checks, and every member goes back to its best
 # weights. Sixty noisy steps of the pendulum are enough to see it.
 
 # %%
@@ -323,16 +323,17 @@ Markdown(
 # %% [markdown]
 # ## Synthetic trajectories, and the filter
 #
-# From states of D every sub-policy acts for H steps: plan, execute T_a actions, plan again. A
-# trajectory enters D_diff if
+# From states of D every sub-policy acts for H steps, 50 at `laptop`: plan, execute T_a = 4 actions,
+# plan again. A trajectory enters D_diff if
 #
 # $$\mathrm{KL}(\text{real dynamics} \,\|\, \hat T_{init}) < \varepsilon, \qquad
 # \varepsilon = 0.05.$$
 #
 # Offline there is no real next state to compare with, so the default rolls out in T̂_init itself
-# and asks how far its elites disagree: a step costs the mean KL of each elite to the
+# and asks how far its $E$ elites disagree: a step costs the mean KL of each elite to the
 # moment-matched mixture of all, $\frac1E \sum_e \mathrm{KL}(\hat T_e \,\|\, \mathcal N(\bar\mu,
-# \bar\Sigma))$ (A6). Two elites a standard deviation either side of their mean cost ½ log 2:
+# \bar\Sigma))$, averaged over the dimensions of the state, so its unit is nats a dimension (A6).
+# Two elites a standard deviation either side of their mean cost ½ log 2:
 
 # %% tags=["nbval-check-output"]
 apart = shown.disagreement_by_hand(means=[-1.0, 1.0], variance=1.0)
@@ -346,11 +347,13 @@ assert abs(apart - 0.5 * torch.log(two.double())) < 1e-6 and abs(missed - 2) < 1
 # %% [markdown]
 # If the real dynamics can be stepped (`transitions="simulator"`; privileged, since a robot cannot
 # be put back into a logged state), the cost is the KL of the real next state under T̂_init's
-# covariance, ½ mean (Δ/σ̂)². Every step and reset then counts as interaction (A7).
+# covariance, ½ mean (Δ/σ̂)² over dimensions, Δ being the miss and σ̂ the predicted standard
+# deviation. Every step and reset then counts as interaction (A7).
 #
-# Either number has no natural zero, so ε bounds the *excess* over the median of the same number
-# on held-out real sequences: the **median rule**. A trajectory that T̂_init knows as well as a
-# typical real one has excess 0, and at any ε ≥ 0 at least half of the real sequences would pass.
+# Either number has no natural zero, so ε bounds the *excess* over the median of the same number on
+# held-out real sequences of the same length: the **median rule**. A trajectory that T̂_init knows
+# as well as a typical real one has excess 0, and at any ε > 0 at least half of the real sequences
+# pass.
 #
 # **Look before choosing.** How much is kept, as a function of ε? The value of a trajectory is a
 # mean over H steps. If errors were independent from step to step it would hardly vary, and the

@@ -75,9 +75,11 @@ robot = studies[0].task.robot
 # $$L_V = \mathbb{E}_D\big[L_2^\tau\big(\min_i \bar Q_i(s, a) - V(s)\big)\big], \qquad
 # L_Q = \mathbb{E}_D\big[\textstyle\sum_i (r + \gamma (1 - d) V(s') - Q_i(s, a))^2\big]$$
 #
-# Every $(s, a)$ in these lines is a row of the log. With $\tau = \tfrac12$ the expectile is the
-# mean; as $\tau \to 1$ it climbs to the largest value that was *seen*. The $d$ marks a fall: after
-# it nothing follows. Where the clock merely ran out, the future is bootstrapped.
+# Every $(s, a)$ in these lines is a row of the log. $\bar Q_i$ are copies of the two $Q_i$ that
+# follow them slowly, the target networks. With $\tau = \tfrac12$ (the expectile's τ, not the
+# threshold of 04) the expectile is the mean; as $\tau \to 1$ it climbs to the largest value that
+# was *seen*. The $d$ marks a fall: after it nothing follows. Where the clock merely ran out, the
+# future is bootstrapped.
 #
 # ### By hand
 #
@@ -167,14 +169,9 @@ Markdown(
 # network starts near zero and Adam's steps are of one size, so most of a small budget would be
 # spent on growing. Q and V are therefore learnt in units of mean $|r| / (1 - \gamma)$ and
 # multiplied afterwards. Uni-O4 learns them raw, in two million updates (`--set
-# critic.scale_rewards=false`). What that is worth shows where the critic is climbed: offline PPO,
-# below, from the same clones with either critic, on a seed that no result uses. Mean scores of four
-# members, before and after.
-
-# %%
-pd.DataFrame(settings.TRIED_CRITIC)
-
-# %% [markdown]
+# critic.scale_rewards=false`). What that is worth shows where the critic is climbed, in offline
+# PPO, below.
+#
 # Two things keep the correlation from 1. The log is one draw of noise after each state, and V is
 # its average; and V is an expectile over the dataset's actions, which is no policy's value. The
 # critic has also seen these states: the figure shows what it learnt, not how it generalises.
@@ -185,11 +182,14 @@ pd.DataFrame(settings.TRIED_CRITIC)
 # [arXiv 2311.03351](https://arxiv.org/abs/2311.03351)) rolls every candidate out in $\hat T$ from
 # states of $D$ and averages Q along the way:
 #
-# $$\mathrm{AMQ}(\pi) = \mathbb{E}\,\Big[\frac1H \sum_{t<H} Q(\hat s_t, a_t)\Big], \qquad
-# a_t \sim \pi(\hat s_t), \quad \hat s_{t+1} \sim \hat T(\hat s_t, a_t)$$
+# $$\mathrm{AMQ}(\pi) = \mathbb{E}\,\Big[\frac1H \sum_{t<H} \min_i Q_i(\hat s_t, a_t)\Big], \qquad
+# a_t = \pi(\hat s_t), \quad \hat s_{t+1} = \mu_{e_t}(\hat s_t, a_t)$$
 #
-# All candidates get the same starts and the same draws of ensemble members. What the formula leaves
-# open is an imagined trajectory that *ends*. `evaluation.am_q` computes three readings:
+# $e_t$ is an elite of $\hat T$, drawn at every step, and $\mu_{e_t}$ the mean that it predicts:
+# neither it nor the policy adds noise that a candidate could be lucky with. All candidates get the
+# same starts and the same draws of $e_t$. A policy of chunks plans, executes $T_a$ actions and
+# plans again. What the formula leaves open is an imagined trajectory that *ends*.
+# `evaluation.am_q` computes three readings:
 #
 # - **published**: average over the live steps of all trajectories;
 # - **dead_zero**: count $Q = 0$ for each step after the end;
@@ -374,14 +374,14 @@ Markdown(
 # $$\max_\pi\; \mathbb{E}_{s \sim D,\, a \sim \pi_{old}}\big[\min(\rho A,\;
 # \mathrm{clip}(\rho, 1 - c, 1 + c)\, A)\big], \qquad \rho = \pi(a|s) / \pi_{old}(a|s)$$
 #
-# with $A = \min Q - V$ for one action, and
-# $\sum_{k<T_a} \gamma^k \hat r_k + \gamma^{T_a} V(\hat s_{T_a}) - V(s)$ through $\hat T$ for a
-# chunk. Every so often the policy is judged by AM-Q and, if it is better, becomes $\pi_{old}$. So
-# `offline_improvement` is a parameter (A13): `none`, as printed, or `ppo`, on the denoising chain.
+# with $A = \min Q - V$ for one action, and $\sum_{k<T_a} \gamma^k \hat r_k + \gamma^{T_a} V(\hat
+# s_{T_a}) - V(s)$ through $\hat T$ for a chunk. Every 100 updates (at `smoke` 10) the policy is
+# checked by AM-Q and, if it is better, becomes $\pi_{old}$. So `offline_improvement` is a
+# parameter (A13): `none`, as printed, or `ppo`, on the denoising chain.
 #
-# When is it *better*? Uni-O4's code takes any higher score, from starts that it draws anew at every
-# look. Here the starts stay, and the gain must exceed a margin of two standard errors of the paired
-# difference. On a toy, policies of known worth are judged by noisy scores:
+# When is it *better*? Uni-O4's code takes any higher score, from starts that it draws anew at
+# every check. Here the starts stay, and the gain must exceed a margin of two standard errors of
+# the paired difference. On a toy, policies of known worth are judged by noisy scores:
 
 # %%
 rule = improving.acceptance_toy()
@@ -395,11 +395,11 @@ print("worse by two standard errors, never accepted with the margin:", bool(wors
 assert (rule["accepted"] - rule["expected"]).abs().max() < 0.02
 
 # %% [markdown]
-# Without a margin every other look at an equal policy is taken for progress, and a hundred looks
+# Without a margin every other check of an equal policy is taken for progress, and a hundred checks
 # are a walk upwards by luck. With it a policy that is worse by the margin stays out. Both follow
 # the closed form $\Phi(\mathrm{gain} - \mathrm{margin})$.
 #
-# **On Hopper**, four Gaussians (Uni-O4) and one chain (UEPO's $\pi^*$), accepted looks as dots:
+# **On Hopper**, four Gaussians (Uni-O4) and one chain (UEPO's $\pi^*$), accepted checks as dots:
 
 # %%
 ppo_runs = {study.seed: improving.improved_runs(study) for study in studies}
@@ -410,7 +410,7 @@ here.draw("offline_improvement", looks, used, task="hopper-medium")
 # %%
 taken = looks.groupby("method", sort=False)["accepted"].agg(["sum", "count"])
 Markdown(
-    "Accepted looks: "
+    "Accepted checks: "
     + "; ".join(f"{name} **{row['sum']} of {row['count']}**" for name, row in taken.iterrows())
     + ". Whether what AM-Q accepts is better in the environment is asked in "
     "[12_offline_to_online](12_offline_to_online.ipynb), on every task."
@@ -418,6 +418,14 @@ Markdown(
 
 # %%
 assert (looks.groupby(["seed", "method"])["member"].nunique().unstack()["Uni-O4"] == 4).all()
+
+# %% [markdown]
+# **What the critic's unit is worth.** The same clones with either critic, on a seed that no result
+# uses: mean scores of the four members before and after offline PPO, noise-free and with their
+# noise (`sampled_…`); `accepted` of `checks` says how often AM-Q took the new policy.
+
+# %%
+pd.DataFrame(settings.TRIED_CRITIC).rename(columns={"looks": "checks"})
 
 # %% [markdown]
 # ## What fails
@@ -431,6 +439,6 @@ assert (looks.groupby(["seed", "method"])["member"].nunique().unstack()["Uni-O4"
 #   reach a rank correlation of 1.
 # - **The same data everywhere.** Policy, critic and model learn from one log; their errors agree.
 #
-# **To try.** `Study(..., overrides={"amq": {"score": "published"}})` and run the choice again.
-# Next: [07_online_finetuning](07_online_finetuning.ipynb), where the chosen policy meets the
-# environment.
+# **To try.** The choice by another score: `uepo(Study("hopper-medium", 0, here.profile, {"amq":
+# {"score": "published"}})).selected.config`. Next:
+# [07_online_finetuning](07_online_finetuning.ipynb), where the chosen policy meets the environment.

@@ -98,15 +98,14 @@ first.round(1)
 # %% [markdown]
 # ## Errors compound: a toy with a known answer
 #
-# A walker imitates a log. In each state of the log it errs with probability $\epsilon$; an error
-# takes it off the log, where it has learnt nothing and errs for good. Judged *on the log's states*
-# it errs $\epsilon T$ times in $T$ steps. Judged by acting it errs
+# A walker imitates a log. In each state of the log it errs with probability $p$; an error takes it
+# off the log, where it has learnt nothing and errs for good. Judged *on the log's states* it errs
+# $p T$ times in $T$ steps. Judged by acting it errs
 #
-# $$\sum_{t=1}^{T} \big(1 - (1 - \epsilon)^t\big) = T - \frac{1 - \epsilon}{\epsilon}
-# \big(1 - (1 - \epsilon)^T\big),$$
+# $$\sum_{t=1}^{T} \big(1 - (1 - p)^t\big) = T - \frac{1 - p}{p} \big(1 - (1 - p)^T\big),$$
 #
-# which for small $\epsilon T$ grows as $\epsilon T^2 / 2$. **Expectation:** the supervised error
-# says nothing is wrong, and the ratio grows with the horizon.
+# which for small $p T$ grows as $p T^2 / 2$. **Expectation:** the supervised error says nothing is
+# wrong, and the ratio grows with the horizon.
 
 # %% tags=["nbval-check-output"]
 for horizon in (10, 100, 1000):
@@ -138,13 +137,14 @@ print(f"simulated {played.mean():.1f} ± {error:.1f}, closed form {closed:.1f}")
 # $$x_{k-1} = \mu_\theta(x_k, s) + \sigma z, \quad z \sim N(0, I), \quad
 # x_K = \kappa\,\varepsilon_i$$
 #
-# $$\log p_\theta(x_{0:K-1} \mid s) = \sum_k \log N\big(x_{k-1};\, \mu_\theta(x_k, s),\,
-# \sigma^2 I\big)$$
+# $$\log p_\theta(x_{0:L-1} \mid x_L, s) = \sum_{k=1}^{L} \log N\big(x_{k-1};\,
+# \mu_\theta(x_k, s),\, \sigma^2 I\big)$$
 #
 # Seen so, denoising is itself a Markov decision process inside each environment step: its state is
-# $(s, x_k)$, its action is $x_{k-1}$, and only the last one, $x_0$, touches the world. The
-# environment's advantage is credited to all of them. `chain.ChainActor` is this policy. It trains
-# the last steps of the chain only and leaves the earlier ones to a frozen copy.
+# $(s, x_k)$, its action is $x_{k-1}$, and only the last one, $x_0$, touches the world.
+# `chain.ChainActor` is this policy. $K$ counts reverse steps here, not the noise levels of 02. The
+# first $K - L$ are played by a frozen copy, without noise; only the last $L$ have noise, learn, and
+# share the environment's advantage.
 #
 # **Expectation.** With $\sigma = 0$ nothing has changed: the noise-free actions are equal across
 # the switch, to the bit.
@@ -158,8 +158,9 @@ assert torch.equal(before, after), "the switch changes the actions"
 print(f"{before.numel():,} action entries, bit-equal")
 
 # %% [markdown]
-# The density is what the equation says: a sum of Gaussian terms, one a level. On the last level
-# only the executed actions count; the rest of the plan is thrown away and earns no credit.
+# The density is what the equation says: a sum of Gaussian terms, one for each of the $L$ steps, its
+# *levels*. On the last level only the executed actions count; the rest of the plan is thrown away
+# and earns no credit.
 
 # %%
 _, path = actor.sample_path(states, torch.Generator().manual_seed(0))
@@ -177,8 +178,8 @@ assert levels.shape == (len(states), actor.num_levels)
 explored = actor.act(states.unsqueeze(0), torch.Generator().manual_seed(0))
 moved = float((explored - after).square().mean().sqrt())
 Markdown(
-    f"Reverse steps: {actor.num_steps}; of these the last {actor.num_levels} explore and learn, "
-    f"with σ = {sigma}. Executed actions then move by {moved:.3f} (RMS, action units)."
+    f"Reverse steps: K = {actor.num_steps}; of these the last L = {actor.num_levels} explore and "
+    f"learn, with σ = {sigma}. Executed actions then move by {moved:.3f} (RMS, action units)."
 )
 
 # %% [markdown]
@@ -264,8 +265,9 @@ sizes[sizes["BC"].notna()]
 # for the other decide a comparison before it begins, so here is everything that was tried, on a
 # tuning seed, 100, that is not among the seeds shown. The first rows are from an earlier medium
 # policy, which was replaced while these settings were being chosen, and all with `critic_lag` 400
-# from a short-sighted critic (notebook 06). The last four settings of each method came after it;
-# the best by `mean_return`, the noise-free return over all looks after the first, was taken.
+# from a short-sighted critic (notebook 06). The last four settings of each method were tried after
+# both were mended; the best by `mean_return`, the noise-free return over all evaluations after the
+# first, was taken.
 
 # %%
 assert 100 not in here.budget.seeds
@@ -285,8 +287,8 @@ profiles.table().loc[["num_transitions", "seeds", *rows], [here.profile, "publis
 # %% [markdown]
 # ### Learning curves
 #
-# **Expectation.** All three improve; the curve rises above the dataset's mean and towards the
-# reference, and a policy that starts high does not lose what it had.
+# The *reference* is a score of 100. **Expectation.** All three improve; the curve rises above the
+# dataset's mean and towards the reference, and a policy that starts high does not lose what it had.
 
 # %%
 here.draw("online_curves", curves, every, task=task)
@@ -378,9 +380,9 @@ print(f"exploration costs more than the first updates: {display_verdict}")
 means.round(1)
 
 # %% [markdown]
-# The exploring policy plays the episodes of the looks. The first look at a policy that moved may
-# come after several updates; a negative cost means that the policy was already better. `lowest` is
-# the worst look of all, and as a minimum of noisy numbers it is pessimistic.
+# All are played on the episodes of the curves. The first evaluation of a policy that moved may come
+# after several updates; a negative cost means that the policy was already better. `lowest` is the
+# start less the worst evaluation after it; as a minimum of noisy numbers that is pessimistic.
 #
 # ## The dynamics model goes online too
 #
@@ -465,11 +467,11 @@ print(
 #
 # ### Two switches
 #
-# The sources disagree about what is used online (is divergence measured by KL, and do divergence
-# and augmentation act online too?), so each reading is run once. *Guided exploration*: the frozen
-# first steps of the chain are run for all $n$ sub-policies with notebook 04's push, and sub-policy
-# $i$'s latent is taken; the likelihood of the trained last step, which starts from that latent, is
-# as before. By div, and by
+# Public notes of the paper disagree about what is used online (is divergence measured by KL, and do
+# divergence and augmentation act online too?), so each reading is run once. *Guided exploration*:
+# the frozen first steps of the chain are run for all $n$ sub-policies with notebook 04's push, and
+# sub-policy $i$'s latent is taken; the likelihood of the trained last step, which starts from that
+# latent, is as before. By div, and by
 # $\mathrm{KL} = \lVert a_i - a_j \rVert^2 / 2\sigma^2$. *Imagined data*: before each refit
 # $D_\mathrm{diff}$ is generated anew by the present policy. **Expectation.** Little of a push
 # arrives, since the step behind it undoes most of it; imagined data tell $\hat T$ nothing that it

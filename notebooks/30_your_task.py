@@ -59,8 +59,9 @@ here = notebook.start("30_your_task", profile, [*outputs, "tables/30_health.csv"
 # ## An environment
 #
 # Any environment with a vector observation and actions in [-1, 1] will do. One of MuJoCo's needs
-# nothing else. Another one also needs `get_state` and `set_state`: an online run that was
-# interrupted is resumed bit for bit, so somebody must know where everything is.
+# nothing else. Another one also needs `get_state`, which returns a vector of floats, and
+# `set_state`, which goes on exactly from there: an online run that was interrupted is resumed bit
+# for bit, so somebody must know where everything is.
 #
 # The point starts at (−1, 0) and wants to (1, 0). A pillar of radius 0.4 stands at the origin: a
 # step into it is not made. The reward is the distance won, and 1 on arrival.
@@ -101,8 +102,11 @@ gymnasium.register("Pillar-v0", entry_point="__main__:Pillar", max_episode_steps
 #
 # `own.robot` reads the sizes from the environment. Three things it cannot read: the return that
 # scores 0, the one that scores 100, and the rule by which a *state* ends an episode. $\hat T$
-# imagines episodes and has no environment to ask. Rewards telescope: who stays earns 0, who
-# arrives about 2 for the way and 1.
+# imagines episodes and has no environment to ask. The rule gets the observations that steps
+# reached, not standardised, as a tensor (..., S), and returns a bool (...).
+#
+# The rewards of an episode add up to the distance won. Who stays earns 0; who arrives earns about
+# 1.8 for the way, as the goal is reached 0.2 before its centre, and 1 on arrival: 2.8.
 
 
 # %% tags=["nbval-check-output"]
@@ -131,10 +135,14 @@ assert rescaled.state_dim == 4
 # %% [markdown]
 # ## A dataset
 #
-# If you have a Minari dataset, set `MINARI_DATASETS_PATH` to where it lies and give its id to
-# `Task`. Here one is made: a noisy script that goes round the pillar on either side. What it does
-# near the middle line is a coin's choice, so the data have two modes, and their mean leads into the
-# pillar.
+# `Task` takes a name, the robot, the dataset's Minari id, a sentence about it, and the word "own".
+# If you have such a dataset, that is all: set `MINARI_DATASETS_PATH` to where it lies before the
+# first `Study`, leave out `own.collect`, and go on with `own.verify`. Its arrays are kept beside
+# it, or, if nothing can be written there, in a folder that `UEPO_ARRAYS` names.
+#
+# Here one is made, by a script. A script gets an observation and a generator; its action is clipped
+# to [-1, 1]. This one is noisy and goes round the pillar on either side. What it does near the
+# middle line is a coin's choice, so the data have two modes, and their mean leads into the pillar.
 
 
 # %%
@@ -153,6 +161,12 @@ _ = own.collect(task, here.profile, two_ways, 1_500 if here.profile == "smoke" e
 # A `Study` is one task, seed and budget; `overrides` changes any setting of any part. This task is
 # small, so less is spent on it than on a robot: the times that are printed before a part is
 # computed are those of the profile's usual sizes, and at `laptop` these parts take less.
+#
+# Three entries follow from the task: `amq.horizon`, about an episode, a multiple of $T_a = 4$;
+# `augmentation.horizon`, shorter than the longest held-out episode; `num_env_steps`, what your
+# robot can afford. The rest is only smaller, to be quick. A name that does not exist is refused.
+# And an episode of fewer than $T = 8$ steps teaches the diffusion policy nothing.
+#
 # `own.verify` compares the rule with the data, at every step.
 
 # %%
@@ -235,8 +249,19 @@ if here.profile != "smoke":
 #   cost.
 # - **Discrete actions.** The divergence needs velocities of actions.
 # - **Settings.** All that was tuned was tuned on Hopper; the table above says where to look first.
-# - **Processes.** A task that is registered in a notebook is known in that notebook. For the
-#   command line, put its `Task` and the environment into a package.
+# - **A changed environment.** A run is named by its data and its settings; a dataset that is there
+#   is kept. If you change `step` or the script, give the dataset another id.
+# - **Another process.** A task that is registered in a notebook is known in that notebook. For the
+#   command line put the environment and its `Task` into a module, `my_task.py`, the environment
+#   registered as `my_task:Pillar`, and name it: `python -m uepo_lib run uepo --import my_task
+#   --task pillar-two-ways`.
+#
+# ## Further
+#
+# Other seeds: `[uepo(Study(task.name, s, here.profile, chosen)) for s in range(5)]`. The baselines:
+# `uni_o4(study)` and `iql(study)`, both from `uepo_lib.methods`. To keep $\pi^*$ in a file:
+# `portable.save_policy(path, made.selected.value, study.dataset)` ([03](03_subpolicies.ipynb)).
 #
 # **To try.** Put a second pillar into the way, or move the start to one side so that one way is
-# shorter.
+# shorter; and call the dataset `own/pillar/two-ways-v1`, so that the data and all runs are made
+# anew.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import h5py
 import numpy as np
 import pandas as pd
@@ -197,6 +198,29 @@ def test_run_then_look_at_its_runs(
     refused(uepo("runs", "show", online[:-1], "--profile", "tiny"), online[:-1], online)
 
 
+def test_a_task_of_ones_own_is_imported(
+    uepo: Command, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folders / "walking_task.py").write_text("""
+import gymnasium
+from uepo_lib import own, tasks
+
+gymnasium.register("Walking-v0", entry_point="own_environment:Walk", max_episode_steps=20)
+robot = own.robot("Walking-v0", random_return=0.0, expert_return=3.0)
+task = tasks.register(tasks.Task("walking", robot, "test/walking/steady-v0", "a walk", "own"))
+own.collect(task, "tiny", lambda observation, generator: [0.3], 200)
+print("collected")
+""")
+    monkeypatch.setattr(tasks, "TASKS", {**tasks.TASKS})
+    monkeypatch.syspath_prepend(folders)
+    about = ("run", "bc", "--task", "walking", "--profile", "tiny", "--json")
+    refused(uepo(*about), "unknown task 'walking'")
+    code, out, err = uepo(*about, "--import", "walking_task")
+    assert (code, err.splitlines()[0]) == (0, "collected")  # not a part of the JSON
+    assert json.loads(out)[-1]["env_steps"] > 0
+    del gymnasium.registry["Walking-v0"]
+
+
 def test_an_empty_store_is_empty(uepo: Command, folders: Path) -> None:
     assert json.loads(uepo("runs", "list", "--profile", "tiny", "--json")[1]) == []
     assert uepo("runs", "verify", "--profile", "tiny")[0] == 0
@@ -233,6 +257,8 @@ BAD: list[tuple[str, tuple[str, ...]]] = [
     ("run uepo --set chain_ppo.anneal=often", ("anneal", "'often'", "true or false")),
     ("run uepo --set gaussian.state_dim=5", ("gaussian.state_dim", "follows from the task")),
     ("run uepo --set gaussian.obs_horizon=2", ("gaussian.obs_horizon", "cannot be changed")),
+    ("run uepo --import ./my_task.py", ("--import", "'./my_task.py'", "a module's name")),
+    ("run uepo --import no_task", ("--import no_task", "No module named 'no_task'")),
     ("run uepo --seed one", ("--seed", "'one'")),
     ("run uepo --seed -1", ("seed", "-1", "0 or a positive integer")),
     ("run uepo --seed 99", ("seed=99", "another", "1000000")),

@@ -304,7 +304,7 @@ def test_told_their_doors_embeddings_hold_modes() -> None:
     cfg = EmbeddingConfig(4, "none", num_updates=100, learning_rate=1e-3, num_terms=4)
     model = train_embedding(cfg, plain, toy, seed=0, progress=False, assigned=toy.modes)
     before, after = (describe_embedding(m, toy, 1.0) for m in (EmbeddedModel(plain, 4), model))
-    assert before["persistence"] < 0.4 < 0.9 < after["persistence"]
+    assert before["constancy"] < 0.4 < 0.9 < after["constancy"]
     assert before["mode_js"] < 0.05 < 1.1 < after["mode_js"] < math.log(4) + 1e-5
     assert before["js"] == pytest.approx(0, abs=1e-4) and 1.1 < after["js"] < math.log(4) + 1e-5
     assert after["objective"] < before["objective"]  # each gave up three doors of the data

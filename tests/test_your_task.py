@@ -130,8 +130,11 @@ def test_a_dataset_that_is_missing_or_does_not_fit_is_named(task: Task) -> None:
         loading.load(wrong, loading.home(wrong, "tiny"))
 
 
-def test_collected_episodes_are_whole_and_kept(task: Task) -> None:
+def test_collected_episodes_are_whole_and_kept(
+    task: Task, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = own.collect(task, "tiny", act, 200)
+    assert "kept" not in capsys.readouterr().out
     data = loading.load(task, loading.home(task, "tiny"))
     assert 200 <= len(data) < 220
     ends = data.bounds[:, 1] - 1
@@ -140,6 +143,7 @@ def test_collected_episodes_are_whole_and_kept(task: Task) -> None:
     own.verify(data)
     before = (place / "data" / "main_data.hdf5").stat().st_mtime_ns
     own.collect(task, "tiny", act, 5_000)
+    assert f"{task.dataset_id}: kept as it is" in capsys.readouterr().out
     assert (place / "data" / "main_data.hdf5").stat().st_mtime_ns == before
     never = replace(data, task=replace(task, robot=walk(terminated=own.never)))
     count = int(data.terminated.sum())

@@ -4,7 +4,7 @@ From start states of D every sub-policy acts for H steps; a trajectory is kept i
 
 $$\mathrm{KL}(\text{real dynamics} \,\|\, \hat T_{init}) < \varepsilon$$
 
-(paper, section 1, contribution 3: ε = 0.05, |D_diff| = 2 to 3 times |D|). What "real dynamics" can
+(the paper's contribution 3: ε = 0.05, |D_diff| = 2 to 3 times |D|). What "real dynamics" can
 mean offline, and what the unit of ε is, the paper leaves open (choices A6 to A8):
 
 * ``transitions="model"``: T̂_init itself is rolled out. There is no real s', so a step costs the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import torch
 
 from uepo_lib import cli_data, loads, profiles
 from uepo_lib.cli_data import print_rows
-from uepo_lib.errors import UsageError, unknown
+from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.recording import TrainingDiverged
 
 METHODS = ("uepo", "uepo-ppo", "uni-o4", "bppo", "iql", "bc")
@@ -66,18 +67,7 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--profile", help="smoke, laptop (default), full or paper")
 
     cli_data.add_commands(add, with_profile)
-
-    run = add("run", _run, "train one method on one task and seed, offline and online")
-    run.add_argument("method", help=f"one of: {', '.join(METHODS)}")
-    run.add_argument("--task", default="hopper-medium")
-    run.add_argument("--seed", type=int, default=0)
-    with_profile(run)
-    run.add_argument(
-        "--set", action="append", default=[], metavar="COMPONENT.PARAMETER=VALUE",
-        help="change a default: --set diffusion.lr=3e-4 (may be repeated)",
-    )  # fmt: skip
-    run.add_argument("--json", action="store_true")
-
+    _add_run(add, with_profile)
     _add_experiment(add, with_profile)
     _add_runs(add, with_profile)
     for name, command, text in (
@@ -89,6 +79,23 @@ def parser() -> argparse.ArgumentParser:
         with_profile(add(name, command, text))
     add("behaviors", _behaviors, "train the behaviour policies again")
     return top
+
+
+def _add_run(add: Any, with_profile: Any) -> None:
+    run = add("run", _run, "train one method on one task and seed, offline and online")
+    run.add_argument("method", help=f"one of: {', '.join(METHODS)}")
+    run.add_argument("--task", default="hopper-medium")
+    run.add_argument("--seed", type=int, default=0)
+    with_profile(run)
+    run.add_argument(
+        "--set", action="append", default=[], metavar="COMPONENT.PARAMETER=VALUE",
+        help="change a default: --set diffusion.lr=3e-4 (may be repeated)",
+    )  # fmt: skip
+    run.add_argument(
+        "--import", dest="imports", action="append", default=[], metavar="MODULE",
+        help="import it first: a module that registers a task of your own (may be repeated)",
+    )  # fmt: skip
+    run.add_argument("--json", action="store_true")
 
 
 def _add_experiment(add: Any, with_profile: Any) -> None:
@@ -122,9 +129,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.method not in METHODS:
         raise unknown("method", options.method, METHODS)
     overrides = configs.parse_overrides(options.set, list(COMPONENTS))
-    study = Study(options.task, options.seed, options.profile, overrides)
-    # what the store says of its runs is not part of the JSON
+    # what a module or the store says is not part of the JSON
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        for module in options.imports:
+            _import(module)
+        study = Study(options.task, options.seed, options.profile, overrides)
         online = make[options.method](study).online
         _ = online.run
     looks = online.run.table("evaluations").frame()
@@ -143,6 +152,16 @@ def _run(options: argparse.Namespace) -> int:
     if not options.json:
         print("\n".join([f"run {online.run.id}", *robot.notes]))
     return 0
+
+
+def _import(module: str) -> None:
+    """A mistake within the module keeps its traceback: that is for its author."""
+    named = all(part.isidentifier() for part in module.split("."))
+    check(named, "--import", module, "a module's name, as in import my_task")
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"--import {module}: {error}") from None
 
 
 def _store(options: argparse.Namespace) -> Any:

@@ -2,8 +2,7 @@
 
 Everything is computed from ``modes`` (n, B) long: the mode that sub-policy i heads for in state b,
 or :data:`NO_MODE` where its plan is no mode's. Beside each number stands what n independent draws
-would give (the *null*), where that has a closed form: a set is diverse by what it has beyond it
-(paper section 4, E1).
+would give (the *null*), where that has a closed form: a set is diverse by what lies beyond it (E1).
 """
 
 from __future__ import annotations

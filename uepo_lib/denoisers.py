@@ -1,4 +1,4 @@
-"""Networks that denoise an action sequence, given states: p(a_{1:T} | s_{1:T}), paper section 1.
+"""Networks that denoise an action sequence, given states: p(a_{1:T} | s_{1:T}) (contribution 1).
 
 A denoiser is a *state encoder*, which runs once per decision, and a *body*, which runs once per
 denoising step. Nothing the encoder makes depends on the noise level k, so a reverse process encodes

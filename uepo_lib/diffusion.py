@@ -1,4 +1,4 @@
-"""One state-conditional diffusion model of whole action sequences (paper section 1, item 1).
+"""One state-conditional diffusion model of whole action sequences (the paper's contribution 1).
 
 ``schedules.py`` holds the algebra between x_k, x_0 and ε; here are the network's estimate x̂_0, the
 reverse chain from noise to actions, and the training.

@@ -1,4 +1,4 @@
-"""Dynamic divergence of action sequences, and the guidance it drives (paper section 1, item 2).
+"""Dynamic divergence of action sequences, and the guidance it drives (the paper's contribution 2).
 
     div(a_i, a_j) = (1/T) Σ_t ( ‖ȧ_{i,t} − ȧ_{j,t}‖₂ + (1 − cos(ä_{i,t}, ä_{j,t})) )
 

@@ -3,7 +3,7 @@ r"""The dynamics model T̂: an ensemble of Gaussian networks fitted by maximum l
 $$\hat T_e(s', r \mid s, a) = \mathcal{N}\big((s + \Delta s, r);\ \mu_e(s, a),\ \Sigma_e(s, a)\big),
 \qquad L(\hat T) = -\mathbb{E}\,[\log \hat T(s', r \mid s, a)]$$
 
-T̂_init is fitted to D, and T̂ to D ∪ D_diff (paper, section 1, contribution 3). Architecture and
+T̂_init is fitted to D, and T̂ to D ∪ D_diff (the paper's contribution 3). Architecture and
 stopping rule are Uni-O4's (arXiv 2311.03351): probabilistic networks with learned log-variance
 bounds (PETS, arXiv 1805.12114), the best of them, the *elites*, kept for prediction.
 """

@@ -1,6 +1,8 @@
-r"""Guidance while exploring online: a switch, off by default (paper, section 5 of the sources; A3).
+r"""Guidance while exploring online: a switch, off by default (A3).
 
-One digest of the paper says that divergence helps online too, another that it is measured by KL.
+Public notes of the paper disagree: one says that divergence helps online too, another that it is
+measured by KL.
+
 Here the frozen first steps of the chain are run for all n sub-policies with the guidance hook, and
 sub-policy i's latent is taken; the trained last steps start from it, so their likelihood is what it
 was. The perturbation ξ is fixed: an exploring policy that is displaced, not a noisier one.

@@ -3,7 +3,7 @@
     p(a_{1:T} | s) = Σ_m w_m(s) N(a_{1:T}; μ_m(s), diag σ_m(s)²)
 
 The plain answer to data with several modes, and so what n sub-policies of a diffusion model are
-compared with (paper section 4, E1). Whole sequences, trained by maximum likelihood.
+compared with (E1). Whole sequences, trained by maximum likelihood.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@
     tasks.register(Task("mine", robot, "me/mine/noisy-v0", "what it is", "own"))
     Study("mine", seed=0)
 
+A module that does the first two makes the task known to the command line: ``python -m uepo_lib run
+uepo --import MODULE --task mine``.
 An environment needs a vector observation and actions in [-1, 1]. Without MuJoCo it also needs
 ``get_state()`` and ``set_state(values)``, by which interrupted online runs are resumed.
 """
@@ -147,12 +149,17 @@ Act = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 def collect(task: Task, profile: str, act: Act, num_steps: int, seed: int = 0) -> Path:
     """At least ``num_steps`` steps of ``act`` as ``task``'s Minari dataset, in whole episodes.
 
-    One that is there is kept. Returns where it lies. ``minari.DataCollector``, which needs Minari's
-    ``create`` extra, writes the same files.
+    One that is there is kept, and a line says so: neither it nor the runs on it know that an
+    environment or a script has changed. Returns where it lies. ``minari.DataCollector``, which
+    needs Minari's ``create`` extra, writes the same files.
     """
     check(num_steps > 0, "num_steps", num_steps, "a positive integer")
     folder = loading.home(task, profile)
     if (folder / task.dataset_id).exists():
+        print(
+            f"{task.dataset_id}: kept as it is. If the environment or the script has changed, "
+            "give the dataset another id"
+        )
         return folder / task.dataset_id
     writable(folder)
     env, generator = task.robot.make(), np.random.default_rng(seed)

@@ -1,6 +1,6 @@
 """Many policies from one model: sub-policy π^i starts its reverse process at its own noise ε_i.
 
-    π^i(s) = DDIM(κ ε_i, s),   ε_i ~ N(0, I) drawn once,   i = 1 .. n        (paper section 1; A2)
+    π^i(s) = DDIM(κ ε_i, s),   ε_i ~ N(0, I) drawn once,   i = 1 .. n        (contribution 1; A2)
 
 A function of the state, n of them in one batched forward pass. κ = 1 is the paper. κ = 0 is the
 zero-noise policy, the same for every i. Sets are nested: the first two of ten are the set of two.

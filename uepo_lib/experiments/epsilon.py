@@ -3,7 +3,7 @@ r"""E2: does the error of T̂ depend on ε, on where transitions come from, and 
 For each seed T̂_init is fitted to a slice of D, a pool of trajectories is generated once for each
 source of transitions, and every ε takes its D_diff from that pool. Each cell then fits T̂ to the
 slice and its D_diff with the same number of gradient steps as T̂_init, and is tested on real
-transitions by which nothing was chosen (section 1, contribution 3; choices A6 to A8).
+transitions by which nothing was chosen (the paper's contribution 3; choices A6 to A8).
 
 **Expected** before any of it was computed: trajectories in T̂_init add no information, so inside the
 support the error hardly depends on ε and is no smaller than T̂_init's; real transitions may help.

@@ -2,7 +2,7 @@ r"""What else could happen online, from the same start and with the same steps (
 
 Beside PPO over the denoising chain: only the initial noise is learned (A10); T̂ judges, is refitted,
 or also teaches the critic (A14); exploration is guided, by div or by KL, or T̂ is refitted on
-imagined data as well (the sources' disagreement about what is used online). One switch each.
+imagined data as well (public notes of the paper disagree about these two). One switch each.
 
 **Expected** before any of it was computed. *Noise alone*: it gains less than the chain, since it
 can only choose among what the model already does; where the data hold one noisy mode that is one
@@ -45,7 +45,7 @@ ON_EVERY_SEED = ("chain", "noise")
 STILL = 1e-4
 """Less than this is a difference of rounding, not of a latent."""
 SELDOM = 0.1
-"""How large a share of looks still is "seldom"; chosen when the share was first reported, as no
+"""How large a share of checks still is "seldom"; chosen when the share was first reported, as no
 number was written down with the expectation."""
 
 
@@ -215,7 +215,7 @@ def gate_verdict(looks: pd.DataFrame) -> str:
     told = [f"{title} {row['sum']} of {row['size']}" for title, row in back.iterrows()]
     share = float(looks["rolled_back"].mean())
     return (
-        f"The gate closed after {share:.0%} of the looks ({', '.join(told)}). Seldom, read as at "
+        f"The gate closed after {share:.0%} of the checks ({', '.join(told)}). Seldom, read as at "
         f"most {SELDOM:.0%}, was expected: {_as_expected(share <= SELDOM)}."
     )
 

@@ -51,7 +51,7 @@ def _entropy(shares: Tensor) -> Tensor:
 def describe_embedding(model: EmbeddedModel, toy: Doors, alpha: float) -> dict[str, float]:
     """What n embeddings do on the toy; every plan from fresh noise.
 
-    ``persistence`` is the share of states in which a member heads for its own most frequent door;
+    ``constancy`` is the share of states in which a member heads for its own most frequent door;
     ``mode_js`` the divergence of the members' shares of doors, ``js`` that of whole sequences by
     the bound, both at most log n; ``offset`` the distance of two members' mean plans around a mode,
     in standard deviations of the data; ``objective`` the printed J on new data.
@@ -71,7 +71,7 @@ def describe_embedding(model: EmbeddedModel, toy: Doors, alpha: float) -> dict[s
     log_probs = member_log_likelihood(model, new, past, seed=5, num_draws=2)
     return {
         "doors": doors_reached(toy, plans, states),
-        "persistence": float(shares.amax(dim=1).mean()),
+        "constancy": float(shares.amax(dim=1).mean()),
         "in_support": float(toy.in_support(plans, states).float().mean()),
         "mode_js": float(_entropy(shares.mean(dim=0)) - _entropy(shares).mean()),
         "js": float(separating_term(cross.diagonal().T, cross).mean()),

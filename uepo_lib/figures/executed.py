@@ -45,7 +45,7 @@ def correlation_table(
 
 
 def trajectories_table(robot: GuidedRobot) -> tuple[pd.DataFrame, list[Run]]:
-    """How far apart plans and executed ways are, set by set, averaged over pairs and states.
+    """How far apart plans and trajectories are, set by set, averaged over pairs and states.
 
     Columns task, seed, set, plan_div, plan_rms, executed_div, executed_rms, steps; and the runs.
     """
@@ -70,12 +70,12 @@ def trajectories_table(robot: GuidedRobot) -> tuple[pd.DataFrame, list[Run]]:
 
 @plotting.figure("04_executed")
 def draw_executed(table: pd.DataFrame) -> Figure:
-    """ρ of each distance of plans with each distance of ways; a dot a seed, with its interval."""
+    """ρ of each distance of plans with each of trajectories; a dot a seed, with its interval."""
     horizon = table["horizon"].max()
     table = table[table["horizon"] == horizon]
     tasks = list(table["task"].unique())
     figure, panels = plotting.panels(len(tasks), 3.6, 3.0)
-    names = {"div": "div of\nthe ways", "rms": "RMS distance\nof the ways"}
+    names = {"div": "div of\ntrajectories", "rms": "RMS distance\nof trajectories"}
     for axes, task in zip(panels, tasks, strict=True):
         for p, (plan, colour) in enumerate(PREDICTORS.items()):
             for place, measure in enumerate(names):

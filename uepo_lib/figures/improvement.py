@@ -100,5 +100,5 @@ def draw_looks(table: pd.DataFrame) -> Figure:
         taken = part[part["accepted"]]
         axes.scatter(taken["update"], taken["gain"], s=12, color=colour, zorder=3)
         axes.axhline(0, color="0.4", linestyle=":", linewidth=1)
-        axes.set(title=label, xlabel="update", ylabel="AM-Q over the first look (%)")
+        axes.set(title=label, xlabel="update", ylabel="AM-Q over the first check (%)")
     return figure

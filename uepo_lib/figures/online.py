@@ -232,7 +232,7 @@ def switch_cost(table: pd.DataFrame) -> Figure:
     """The two prices of the switch, a dot a seed; positive is lost."""
     figure, axes = plotting.panels(2, width=3.4)
     titles = {"exploration": "exploration: noise-free − exploring",
-              "update": "update: start − first look after"}  # fmt: skip
+              "update": "update: start − first evaluation after"}  # fmt: skip
     for axis, (column, title) in zip(axes, titles.items(), strict=True):
         for place, (name, (_, colour)) in enumerate(STARTS.items()):
             values = table[table.method == name][column]
