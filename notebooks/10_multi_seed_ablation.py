@@ -26,8 +26,8 @@
 #
 # **Our choices.** A2: sub-policy $i$ is the model with its noise $\varepsilon_i$ and temperature
 # $\kappa$, a function of the state. The *null* is fresh noise: n policies, each with a generator of
-# its own, which are equal in law; whatever they show is chance. A3: guided sets play as sets, at
-# the strongest $\eta$ of notebook 04, beside ungated noise of equal power.
+# its own, which are equal in distribution; whatever they show is chance. A3: guided sets play as
+# sets, at the strongest $\eta$ of notebook 04, beside ungated noise of equal power.
 #
 # **Run time** beyond shared models: about half a minute at `smoke`, about ten minutes on two cores
 # at `laptop`.
@@ -122,13 +122,25 @@ kept_to = draws[:, :1].expand(-1, 4_000)  # each member keeps to its first
 # **Expectation**, written before the runs: on data with one mode a fixed seed is a constant bias of
 # the actions ($\mu(s) + c\,\kappa\,\sigma(s)\,\varepsilon_i$), so seeds differ in return beyond
 # chance, and most are worse than zero noise; smaller $\kappa$ draws them together.
+#
+# ($\mu$ and $\sigma$ are the actions' mean and spread in $s$; $c < 1$ is what few reverse steps
+# leave of the spread, [02](02_diffusion_policy.ipynb).)
 
 # %%
 members = pd.concat([e1.members_table(study, grid) for study in studies], ignore_index=True)
 here.draw("10_members", members, played, task=", ".join(grid.tasks))
 
+# %% [markdown]
+# **What to see.** In a column of *fresh noise* members differ by chance alone; fixed seeds differ
+# by more only where they lie wider apart. A bar below that of κ = 0 is a set that is worse on
+# average than zero noise.
+
 # %%
 here.draw("10_beyond_chance", returns, played, task=", ".join(grid.tasks))
+
+# %% [markdown]
+# **What to see.** Above, what a set has more than *fresh noise* is what chance does not explain.
+# Below, choosing the best of n is worth what a line has more than that of *fresh noise*.
 
 # %%
 largest = returns[returns["n"] == grid.n]
@@ -166,6 +178,11 @@ here.draw("10_routes", shares, played, task=grid.rivals, seeds=[maze.seed])
 routes = returns.dropna(subset=["coverage"])
 here.draw("10_coverage", routes, played, task=grid.rivals)
 
+# %% [markdown]
+# **What to see.** Left: the grey curve is what draws from four equally likely routes reach; a set
+# above it covers more than draws do. Right: 1 is a member that always takes the same route, ¼ one
+# that draws anew.
+
 # %%
 columns = ["coverage", "entropy", "persistence", "arrived"]
 most = routes[routes["n"] == grid.n]
@@ -202,13 +219,16 @@ pd.DataFrame(
 # most of div is the floor that two repeats of one behaviour have too.
 #
 # Members plan in the same 256 logged states, and act for some steps from the same logged states of
-# the simulator; $\rho$ ranks the pairs of members within a state.
+# the simulator. In the table `div` is that to the nearest plan, `low_passed` the same of smoothed
+# plans, `floor` that of two noisy repeats of one behaviour; `plan_rms` and `executed_rms` are plain
+# (RMS) distances of plans and of executed trajectories. `rho` is the rank correlation of div with
+# `executed_rms` over the pairs of members in a state, `rho_rms` that of `plan_rms` with it.
 
 # %%
 here.draw("10_distances", distances, compared, task=", ".join(grid.tasks))
 
 # %%
-measured = ["div", "low_passed", "floor", "plan_rms", "way_rms", "rho", "rho_rms"]
+measured = ["div", "low_passed", "floor", "plan_rms", "executed_rms", "rho", "rho_rms"]
 distances.groupby(["task", "set"], sort=False)[measured].mean().round(2)
 
 # %% [markdown]

@@ -17,6 +17,10 @@
 # %% [markdown]
 # # 11 · Sensitivity to ε: what the filter keeps, refuses, and changes (E2)
 #
+# T̂_init is the dynamics model fitted to the logged data D, an ensemble whose best members are its
+# *elites*; T̂ the one fitted to D and D_diff, which holds trajectories of the diffusion policy in
+# T̂_init or in the simulator ([05](05_augmentation.ipynb)).
+#
 # **Concept.** A filter is a bet that what it refuses would have done harm. It can only look at the
 # model that it has, so it calls a transition bad when *the model* is surprised. But a surprise has
 # two causes: the transition is wrong, or the model is.
@@ -171,7 +175,7 @@ Markdown(
 # ## What is thrown away
 #
 # One pool a source, every trajectory described by numbers the filter does not see, and for each ε
-# the chance that a *rejected* one has the larger number: ½ if the filter does not care.
+# the chance that a *rejected* one has the larger number (the AUC): ½ if the filter does not care.
 #
 # **Expectation.** Rejected ones are further from D, the elites disagree there, and T̂_init errs
 # there. Length, reward and speed: a hop that is faster than D's is refused more often.
@@ -314,5 +318,6 @@ Markdown(verdicts.advised(best) + "\n\nThe best of many cells looks better than 
 # - **One correlation over all κ.** AM-Q's rank correlation is over candidates of every κ together;
 #   what it says of seeds within one κ is in [06](06_offline_improvement.ipynb).
 #
-# **To try.** `e2.cells(0, profile, dataclasses.replace(grid, epsilons=(0.005, 1.0), controls=()))`
-# widens the range; every new cell is one run.
+# **To try.** A wider range, after `from dataclasses import replace`:
+# `e2.cells(0, here.profile, replace(grid, epsilons=(0.005, 1.0), controls=()))`. Every new cell is
+# one run.

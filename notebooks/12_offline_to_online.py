@@ -81,31 +81,38 @@ task = ", ".join(tasks)
 # scores stand beside. A final score is that of the **last** policy, never of the best one seen, on
 # the episodes (reset seeds) of its offline score: their difference is a paired one. A diffusion
 # policy of *fresh noise* has no noise-free actions: its offline score is sampled; online it
-# explores with fresh noise and, as all are looked at noise-free, is looked at from zero noise.
+# explores with fresh noise and, as all are evaluated noise-free, is evaluated from zero noise.
 #
 # | row | what it is |
 # |---|---|
-# | UEPO as printed | the pair (i, κ) that AM-Q chooses among the sub-policies in $\hat T$ |
+# | UEPO | the pair (i, κ) that AM-Q chooses among the sub-policies in $\hat T$ |
 # | UEPO + offline PPO | the same, improved on its denoising chain before it goes online |
-# | UEPO, simulator's D_diff | as printed, with $D_\mathrm{diff}$ from the simulator: privileged |
+# | UEPO, simulator's D_diff | $D_\mathrm{diff}$ is the simulator's, at a ratio of ¼: privileged |
 # | best plan a state, by Q | in each state that candidate's plan which the critic likes best |
 # | a random candidate | a pair (i, κ) drawn instead of chosen |
 # | diffusion, fresh noise | new noise for every plan: an ordinary diffusion policy |
 # | diffusion, κ = 1; κ = 0 | the mean over all sub-policies; zero noise |
 # | MSE-BC, same network | the same network and chunks, trained by regression |
 # | π\* distilled | a Gaussian student of UEPO's choice, fine-tuned as Gaussians are |
-# | Uni-O4 | as published: four clones, improved by offline PPO, the best one by AM-Q |
+# | Uni-O4 | four clones, improved by offline PPO, the best one by AM-Q |
 # | Uni-O4, as many steps | beside the privileged row, with its simulator steps added online |
 # | Uni-O4, no offline PPO | four clones, the best one by AM-Q |
-# | BPPO | behaviour PPO: Uni-O4 with one clone, so nothing is chosen |
-# | IQL | implicit Q-learning, its policy extracted by weights of advantage |
+# | BPPO | Behavior Proximal Policy Optimization: Uni-O4 with one clone, so nothing is chosen |
+# | IQL | implicit Q-learning, its policy extracted by advantage-weighted regression |
 # | BC, chunks; BC | a Gaussian clone that acts several steps at once; one that acts step by step |
-# | PPO from scratch | nothing offline |
+# | PPO from scratch | nothing learnt offline |
+#
+# **How near to the papers.** *UEPO* has no offline PPO, as in its paper (A13). The paper has κ = 1
+# only; choosing κ too is our addition (A2), and *Did AM-Q know?* says what a choice among κ = 1
+# alone scores. The privileged row has a ratio of ¼, since at the paper's 2 its simulator steps
+# would be several times the online budget. *Uni-O4* is its algorithm, with our unit of the critic,
+# our AM-Q and our margin of acceptance ([06](06_offline_improvement.ipynb)), and with our online
+# settings (*Budgets*).
 #
 # **What nobody gets.** No policy is chosen by true return: UEPO's (i, κ) and Uni-O4's member are
 # chosen by AM-Q in a learned model. (Uni-O4's code takes the best of three by 30 real episodes.)
-# The looks on the way are for the curves; their steps are counted, and *best* is reported once, to
-# show what peeking would have claimed.
+# The evaluations on the way are for the curves; their steps are counted, and *best* is reported
+# once, to show what peeking would have claimed.
 #
 # **Expectation**, written before the runs: on noisy data of one mode the zero-noise diffusion
 # policy and the Gaussian mean score alike; offline PPO helps both; online they end close together,
@@ -142,9 +149,9 @@ named[["offline", "± offline", "sampled", *steps]].round(1)
 
 # %% [markdown]
 # `sampled` is the same offline policy with its own exploration noise (of a row that goes online,
-# over fewer episodes, as many as a look on the way); `auc` the mean score over the online phase,
-# `regret` what was missing to 100 on the way, in points × 1,000 steps; `to_expert` the steps to
-# 90 % of the expert's mean return, of the seeds that reached it. All three count the simulator
+# over fewer episodes, as many as an evaluation on the way); `auc` the mean score over the online
+# phase, `regret` what was missing to 100 on the way, in points × 1,000 steps; `to_expert` the steps
+# to 90 % of the expert's mean return, of the seeds that reached it. All three count the simulator
 # steps of the privileged row, at the score of its start. Intervals are over seeds.
 #
 # **The 2 × 2** (A13). Only rows of one column are equals: both select, or both select and improve.
@@ -163,13 +170,13 @@ four.pivot(index=["task", "policy"], columns="offline phase", values=["offline",
 # %% [markdown]
 # ## The headline
 #
-# The pairs in which the paper's claim can be read. *headline* is UEPO as printed over Uni-O4 as
-# published. Two are *equal rows*: both select, or both select and improve. These differ by the
-# policy class and its many seeds, and by what comes with it: a diffusion policy executes chunks and
-# a Gaussian single actions, AM-Q chooses among more candidates, in $\hat T$ of $D$ and
-# $D_\mathrm{diff}$ instead of $\hat T_\mathrm{init}$, and each class has the online settings that
-# were tuned for it. *Privileged, equal steps* is the row whose $D_\mathrm{diff}$ comes from the
-# simulator, beside Uni-O4 with as many more online steps.
+# The pairs in which the paper's claim can be read. *headline* is UEPO over Uni-O4. Two are *equal
+# rows*: both select, or both select and improve. These differ by the policy class and its many
+# seeds, and by what comes with it: a diffusion policy executes chunks and a Gaussian single
+# actions, AM-Q chooses among more candidates, in $\hat T$ of $D$ and $D_\mathrm{diff}$ instead of
+# $\hat T_\mathrm{init}$, and each class has the online settings that were tuned for it.
+# *Privileged, equal steps* is the row whose $D_\mathrm{diff}$ comes from the simulator, beside
+# Uni-O4 with as many more online steps.
 #
 # Gains are differences of scores on the same task and seed; intervals are over seeds, of the
 # aggregate by stratified bootstrap of interquartile means, with the probability that a run of the
@@ -206,7 +213,7 @@ for family, part in (("locomotion", walking), ("hand", hands)):
             f"- {family}, {says.MEASURES[measure]}: claimed {says.CLAIMED[family]:+.1%}, measured "
             f"{share.mean:+.1%} [{share.low:+.1%}, {share.high:+.1%}]: **{verdict}**"
         )
-Markdown("\n".join(["**UEPO as printed over Uni-O4, relative to Uni-O4's total**", "", *lines]))
+Markdown("\n".join(["**UEPO over Uni-O4, relative to Uni-O4's total**", "", *lines]))
 
 # %%
 overall = headline[headline["over"] == "all tasks"].pivot(
@@ -220,7 +227,7 @@ comes_with = says.comes_with(
 )  # fmt: skip
 owed = {m: lead[m] - equal_lead[m] for m in ("offline", "end")}
 Markdown(
-    f"**Whose lead is it?** Over Uni-O4 as published UEPO leads by {lead['offline']:+.1f} points "
+    f"**Whose lead is it?** Over Uni-O4 UEPO leads by {lead['offline']:+.1f} points "
     f"offline and {lead['end']:+.1f} at the end. Over the same Uni-O4 without its offline PPO, "
     f"which is the equal row, by {equal_lead['offline']:+.1f} and {equal_lead['end']:+.1f}. So "
     f"{owed['offline']:+.1f} and {owed['end']:+.1f} points of the lead are what offline PPO did to "
@@ -228,6 +235,13 @@ Markdown(
     f"plain cloning UEPO leads by {overall.loc['offline', 'UEPO over BC']:+.1f} and "
     f"{overall.loc['end', 'UEPO over BC']:+.1f}."
 )
+
+# %% [markdown]
+# The share of a row's runs, over its tasks and seeds, that score above each level: a curve further
+# right is better (a performance profile, arXiv 2108.13264).
+
+# %%
+here.draw("12_profile", everything, runs, task=task)
 
 # %% [markdown]
 # With fewer than five seeds no verdict goes past *inconclusive*: three against three cannot reach
@@ -242,9 +256,9 @@ assert set(online["row"]) >= {"uepo", "uepo_ppo", "uni_o4", "uni_o4_select", "iq
 # %% [markdown]
 # ## One swap at a time
 #
-# If UEPO does not beat Uni-O4, or if it does, why? Each line swaps one component: what a positive
-# number says is written at its left, and what else had to change with it stands there after "also".
-# Where nothing does, the rest is kept.
+# Why does UEPO beat Uni-O4, or why not? Each line swaps one component. Its label names what the
+# first row has and the second has not: a positive number speaks for that. What had to change with
+# it follows after "also"; if nothing does, all else is equal.
 
 # %%
 swaps = says.gains(scores, online, says.SWAPS)
@@ -314,30 +328,33 @@ shown_known.round(2)
 
 # %%
 ours = known[known["method"] == "UEPO"]
+candidates = found["selection"]
+at_one = says.judged(candidates[(candidates["method"] == "UEPO") & (candidates["kappa"] == 1)])
 Markdown(
     f"Over tasks and seeds AM-Q's choice among UEPO's candidates scores "
     f"**{ours['chosen'].mean():.1f}**, a random one {ours['mean'].mean():.1f}, the best "
-    f"{ours['best'].mean():.1f}; Spearman's correlation is {ours['correlation'].mean():.2f}."
+    f"{ours['best'].mean():.1f}; Spearman's correlation is {ours['correlation'].mean():.2f}. Among "
+    f"κ = 1 alone, as the paper has it, its choice scores {at_one['chosen'].mean():.1f}."
 )
 
 # %% [markdown]
 # ## The switch
 #
 # Going online costs twice: by exploring, before anything is learnt, and by updating. The noise-free
-# policy is the same object before and after, so the first price is that of σ alone. The second is
-# what the lowest of all looks lies below the first one: never less than 0, and where looks are
-# noisy more than 0 by chance.
+# policy is the same object before and after, so the first price is that of the exploration noise
+# alone. The second is *lowest* of [07](07_online_finetuning.ipynb), cut at 0: the start less the
+# worst evaluation of all, its own among them. Noisy evaluations lift it above 0 by chance.
 
 # %%
 here.draw("12_switch", online, runs, task=task)
 
+# %% [markdown]
+# How far do policy and states move? One estimator for every class of policy: sixteen executed
+# actions in each of 256 states of D, matched by Gaussians, KL between first and last (`shift.py`).
+# The state shift is that of the last states visited from D, in the same way.
+
 # %%
 here.draw("12_shift", online[online["row"].isin(closer.LINES)], runs, task=task)
-
-# %% [markdown]
-# One estimator for every class of policy: sixteen executed actions in each of 256 states of D,
-# matched by Gaussians, KL between first and last (`shift.py`). The state shift is that of the last
-# states visited from D, in the same way.
 
 # %%
 stability = says.stability(online)
@@ -347,8 +364,9 @@ stability.round(2)
 # %%
 failed = stability[(stability[["holds", "not_below_start", "moved"]] < 1).any(axis=1)]
 told = [
-    f"- {row.task}: last three looks within {1 - says.HOLDS:.0%} of the highest in {row.holds:.0%} "
-    f"of seeds, not below the start in {row.not_below_start:.0%}, moved in {row.moved:.0%}"
+    f"- {row.task}: last three evaluations within {1 - says.HOLDS:.0%} of the highest in "
+    f"{row.holds:.0%} of seeds, not below the start in {row.not_below_start:.0%}, moved in "
+    f"{row.moved:.0%}"
     for row in failed.itertuples()
 ]
 sure = stability[stability["low"] > 0]["task"].tolist()
@@ -367,8 +385,9 @@ Markdown(
 # ## Budgets
 #
 # Equal for all: the data, the online environment steps, and the settings that were tried. The
-# exceptions: PPO from scratch has no data, and default settings that were not tuned; the privileged
-# row takes the simulator's steps before it goes online, and Uni-O4 beside it as many more online.
+# exceptions: PPO from scratch learns nothing from the data, of which it has only the mean and scale
+# of the states, and its settings are defaults that were not tuned; the privileged row takes the
+# simulator's steps before it goes online, and Uni-O4 beside it as many more online.
 # (Episodes of evaluation feed nothing back; where the best policy is the last one, there are
 # fewer.) Online settings were chosen for two kinds of policies, denoising chains and Gaussians, on
 # Hopper-medium with a seed that no result uses; every Gaussian method has those of cloning, but
@@ -400,18 +419,16 @@ assert budget.loc[budget["settings_tried"] > 0, "settings_tried"].nunique() == 1
 # %% [markdown]
 # ## Last and best
 #
-# The best policy by its look and the last one, both played on the same fifty episodes at `laptop`,
-# which no look has used; once where they are the same policy. A paper that reports the best of many
-# looks, on the episodes it was chosen by, reports `highest`.
-
-# %%
-here.draw("12_profile", everything, runs, task=task)
+# The best policy by the evaluations on the way and the last one, both played on the same fifty
+# episodes at `laptop`, which none of these evaluations has used; once where they are the same
+# policy. A paper that reports the best of many evaluations, on the episodes it was chosen by,
+# reports `highest`.
 
 # %%
 flattery = (online["highest"] - online["end"]).mean()
 regained = (online["best"] - online["end"]).mean()
 Markdown(
-    f"Reporting the highest look instead of the last policy would add **{flattery:.1f} points** on "
-    f"average over rows, tasks and seeds; on episodes of no look the policy with the best one is "
-    f"{regained:+.1f} points from the last."
+    f"Reporting the highest evaluation instead of the last policy would add **{flattery:.1f} "
+    f"points** on average over rows, tasks and seeds; on episodes that chose nothing that policy "
+    f"is {regained:+.1f} points from the last."
 )

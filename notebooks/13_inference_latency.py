@@ -88,7 +88,8 @@ Markdown(
 #
 # "each": at its 99th percentile a decision fits into one control period. "planned": it does not,
 # but fits into the $T_a$ periods that a plan lasts, so a controller that plans ahead keeps up,
-# with actions that are that old. Times are of one machine, named in the run's record.
+# with actions that are that old. "no": it fits into neither. Times are of one machine, named in the
+# run's record.
 
 # %%
 rates = e4.reached(times)

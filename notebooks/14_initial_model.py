@@ -17,6 +17,10 @@
 # %% [markdown]
 # # 14 · The initial model: how good must T̂_init be? (E5)
 #
+# T̂_init is the dynamics model fitted to the logged data D; T̂ the one fitted to D and D_diff, which
+# holds trajectories of the diffusion policy in T̂_init or in the simulator
+# ([05](05_augmentation.ipynb)).
+#
 # **Concept.** A model that judges its own training data is a loop. What it believes decides what it
 # is shown, and what it is shown decides what it believes next. Variance dies out in such a loop; a
 # *bias* need not.
@@ -26,11 +30,11 @@
 #
 # <details><summary>Answer</summary>
 #
-# It depends on two numbers. The filter refuses real transitions *in proportion to how much they
-# contradict* T̂_init, so the kept ones alone still carry a share λ of the bias: 0 without a filter,
-# 1 with a strict one. But T̂ is fitted to D ∪ D_diff, and D itself contradicts the bias, with weight
-# one over one plus the ratio. So where D is right the bias shrinks in every round, only more slowly
-# than it could; where D is wrong too, nothing but refused transitions could have told.
+# It depends on two numbers. The filter refuses the real trajectories that contradict T̂_init most.
+# So the kept ones alone still carry a share λ of the bias: 0 without a filter, near 1 with a strict
+# one. But T̂ is fitted to D ∪ D_diff, and D itself contradicts the bias, with weight one over one
+# plus the ratio. So where D is right the bias shrinks in every round, only more slowly than it
+# could; where D is wrong too, nothing but refused transitions could have told.
 #
 # </details>
 #
@@ -38,10 +42,11 @@
 # < ε and T̂ is trained on D ∪ D_diff; nothing is said of how good T̂_init must be.
 #
 # **Our choices.** A6 (excess KL over the median of held-out real sequences; random acceptance at
-# equal volume), A7 (both sources), A8 (ratio 2). T̂_init learnt from 1 %, 10 % or 100 % of what may
-# be learnt from. D is always the 10 %: so T̂_init alone differs, from worse than D allows to better.
-# The biased one learnt from 100 % with actions divided by 0.8. A wrong motor gain has a cause in
-# the world; the alternative, next states shifted along a fixed direction, has none.
+# equal volume), A7 (both sources), A8 (ratio 2). D is a tenth of the logged steps that are not held
+# out, always the same. T̂_init is fitted to 1 % of them, to that tenth (10 %), or to all (100 %):
+# worse than D allows, as good as it allows, better. A fourth, *biased* T̂_init is fitted to all,
+# with actions divided by 0.8. A wrong motor gain has a cause in the world; the alternative, next
+# states shifted along a fixed direction, has none.
 #
 # **Run time.** About half a minute at `smoke`, a few seconds at `laptop` beyond its runs, which
 # take about eleven core-minutes.
@@ -75,12 +80,12 @@ grid, task = e5.grid_of(here.profile), "hopper-medium, slice"
 # %% [markdown]
 # ## A world in which everything is known
 #
-# $s' = a s + g u + w$ with $u \sim \mathcal N(0, \tau^2)$ and $w \sim \mathcal N(0, \sigma^2)$. T̂
-# believes $\hat g = g + b$, so on a real step it meets the residual $e = w - b u$ of variance
-# $v = b^2\tau^2 + \sigma^2$. The filter bounds the mean of $\tfrac12 e^2 / \sigma^2$ over H steps,
-# which truncates the residuals to a ball. With $q$ the variance of a kept residual over $v$ and
-# $\rho^2 = b^2\tau^2 / v$, least squares on kept steps alone finds a gain whose bias is
-# $\lambda b$,
+# $s' = a s + g u + w$ with $u \sim \mathcal N(0, \tau^2)$ and $w \sim \mathcal N(0, \sigma^2)$; τ
+# is here the spread of the actions, σ that of the noise. T̂ believes $\hat g = g + b$, so on a real
+# step it meets the residual $e = w - b u$ of variance $v = b^2\tau^2 + \sigma^2$. The filter bounds
+# the mean of $\tfrac12 e^2 / \sigma^2$ over H steps, which truncates the residuals to a ball. With
+# $q$ the variance of a kept residual over $v$ and $\rho^2 = b^2\tau^2 / v$ (no rank correlation),
+# least squares on kept steps alone finds a gain whose bias is $\lambda b$,
 #
 # $$q = \frac{F_{\chi^2_{H+2}}(K)}{F_{\chi^2_H}(K)}, \qquad
 # \lambda = \frac{(1 - q)(1 - \rho^2)}{1 - (1 - q)\rho^2}.$$
@@ -295,4 +300,5 @@ Markdown(
 #   under the median, since most trajectories never meet it.
 #
 # **To try.** `LinearWorld(epsilon=0.01, median=False)` and a ratio of 20: how many rounds until the
-# bias has halved? On the robot: `dataclasses.replace(grid, gain=0.5)`.
+# bias has halved? On the robot, after `from dataclasses import replace`:
+# `e5.measure(0, here.profile, replace(grid, gain=0.5)).value`.

@@ -28,11 +28,11 @@
 # asks only for sequences of vectors (A4), so latents will do.
 #
 # **Our choices.** Hopper's sub-policies act for 16 steps from the same logged states, as in
-# [04](04_divergence.ipynb). The truth is how far apart their *states* go. The same ways are filmed
-# at 64 × 64 in grey by a camera that stands where each began. Four codes of a frame are compared: a
-# small autoencoder trained here on frames of $D$, its encoder untrained, as many principal
-# components, and the pixels themselves. A fifth, the observed *positions* without velocities, is
-# the most that a frame can show.
+# [04](04_divergence.ipynb). The truth is how far apart their *states* go. The same executed
+# trajectories (*ways* in the expectation below) are filmed at 64 × 64 in grey by a camera that
+# stands where each began. Four codes of a frame are compared: a small autoencoder trained here on
+# frames of $D$, its encoder untrained, as many principal components, and the pixels themselves. A
+# fifth, the observed *positions* without velocities, is the most that a frame can show.
 #
 # **Run time** about 20 seconds at `smoke`, about five minutes at `laptop`, beyond shared models.
 #
@@ -165,7 +165,8 @@ if found:
 # ## What can be read off a code
 #
 # A linear map from the code to the joints' positions and velocities, learnt on frames of $D$ and
-# tested on the filmed ways. With two frames, the code's change since the frame before is added.
+# tested on the filmed trajectories. With two frames, the code's change since the frame before is
+# added.
 
 # %%
 found and here.draw("15_probes", found.probes, found.runs, task=filming.TASK)
@@ -179,7 +180,7 @@ if found:
         f"From one frame the learned latent gives positions with R² = {one['positions']:.2f} and "
         f"velocities with {one['velocities']:.2f} (a gait couples the two); from two frames "
         f"velocities with {two['velocities']:.2f}. It leaves {left[filming.LATENT]:.0%} of the "
-        f"filmed ways' pictures unexplained, PCA {left[filming.COMPONENTS]:.0%}."
+        f"filmed trajectories' pictures unexplained, PCA {left[filming.COMPONENTS]:.0%}."
     )
 found and says
 
@@ -218,7 +219,7 @@ found and Markdown(e6.beside_rivals(found.agreement))
 # %% [markdown]
 # ### How large is what is to be seen?
 #
-# Ways that start in one state have little time to part. In pixels of a frame:
+# Trajectories that start in one state have little time to part. In pixels of a frame:
 
 # %%
 if found:
@@ -228,8 +229,8 @@ if found:
     metre = pixels.pixels_per_metre(one.study.task.robot)
     apart = metre * (x[i] - x[j]).abs().mean(dim=(0, 1))
     says = Markdown(
-        f"Two ways are on average {apart[8]:.2f} pixels apart in x after half of their steps and "
-        f"{apart[-1]:.2f} at their end, of {pixels.SIDE}."
+        f"Two trajectories are on average {apart[8]:.2f} pixels apart in x after half of their "
+        f"steps and {apart[-1]:.2f} at their end, of {pixels.SIDE}."
     )
 found and says
 
@@ -239,13 +240,14 @@ found and says
 # The encoder learnt from a still camera. *Shifted*, *zoomed* and *rolled* cameras stand wrong;
 # *panning* is alike in every film; *tracking* follows the torso, so each film has its own motion
 # but the same one every time; *shaking* is drawn anew for each frame and film. The right panel
-# compares two films of the **same** way under a shaking camera with still films of different ways.
+# compares two films of the **same** trajectory under a shaking camera with still films of different
+# ones.
 #
 # In the table, means over seeds for the learned latent: `ratio` is the mean distance between
-# different ways over that by the still camera; `rho` the rank correlation with the states' same
-# distance; `floor` the mean distance between two films of one way, over the still camera's between
-# different ways. Cameras are tried on the first of the start states above, so the still camera's
-# `rho` is not quite the one found with all of them.
+# different trajectories over that by the still camera; `rho` the rank correlation with the states'
+# same distance; `floor` the mean distance between two films of one trajectory, over the still
+# camera's between different ones. Cameras are tried on the first of the start states above, so the
+# still camera's `rho` is not quite the one found with all of them.
 
 # %%
 found and here.draw("15_cameras", found.cameras, found.runs, task=filming.TASK)
@@ -286,15 +288,16 @@ if found:
 #
 # - **A clean simulator.** One robot, one light, no background, nobody in the way, a sensor without
 #   noise: a real camera is harder in every respect.
-# - **These ways part by little.** The data have one mode and the ways are short. Where behaviours
-#   differ by more than the camera's grain and shake, a picture may rank them better. How far small
-#   variations of one gait can be told apart at all, the row of the positions says: they leave
-#   velocities out as well, and a code of frames is to be measured by them.
+# - **These trajectories part by little.** The data have one mode, and they are short. Where
+#   behaviours differ by more than the camera's grain and shake, a picture may rank them better. How
+#   far small variations of one gait can be told apart at all, the row of the positions says: they
+#   leave velocities out as well, and a code of frames is to be measured by them.
 # - **The encoder knows these states.** It is trained on the data that the policies come from.
 # - **The pictures know something that the states leave out.** Hopper does not observe how far it
 #   has travelled; a standing camera does.
 # - **Renderers differ.** EGL and OSMesa draw edges differently, so the renderer's name is part of a
 #   run's identity.
 #
-# **To try.** `filming.PixelGrid(autoencoder=AutoencoderConfig(latent_dim=8))` in `e6.run`: fewer
-# numbers, fewer of them noise.
+# **To try.** Fewer numbers a frame; is less of them noise? After
+# `from uepo_lib.latents import AutoencoderConfig`:
+# `e6.run(here.profile, filming.PixelGrid(autoencoder=AutoencoderConfig(latent_dim=8)))`.

@@ -41,6 +41,7 @@ profile: str | None = None  # None: $UEPO_PROFILE, else laptop
 # %%
 import pandas as pd
 import torch
+from IPython.display import Markdown
 
 from uepo_lib import notebook
 from uepo_lib.divergence import Guidance, GuidanceConfig
@@ -60,11 +61,8 @@ studies = [Study(e7.TASK, seed, here.profile, progress=False) for seed in here.b
 # ## Which way τ works
 #
 # A threshold looks like a tolerance: raise it, and more closeness is tolerated. The printed rule
-# says the reverse. With $div$ held,
-#
-# $$\frac{\partial \sigma_{div}}{\partial \tau} = \eta\,\frac{div}{\tau^2} > 0,$$
-#
-# because $\tau$ is the distance that is *demanded*. Two sequences, four thresholds:
+# says the reverse, because $\tau$ is the distance that is *demanded*: a higher one perturbs more
+# ([04](04_divergence.ipynb) differentiates the rule). Two sequences, four thresholds:
 
 # %% tags=["nbval-check-output"]
 t = torch.arange(8.0)
@@ -79,9 +77,6 @@ rule = pd.DataFrame(rows, columns=["τ", "div", "σ_div"])
 rule
 
 # %%
-div = rule["div"].iloc[0]
-expected = (0.5 * (rule["τ"] - div) / rule["τ"]).clip(lower=0)
-assert (rule["σ_div"] - expected).abs().max() < 1e-3
 assert rule["σ_div"].is_monotonic_increasing
 assert rule["σ_div"].max() < 0.5  # η is its limit: however high τ is, σ stays below η
 
@@ -90,6 +85,11 @@ assert rule["σ_div"].max() < 0.5  # η is its limit: however high τ is, σ sta
 #
 # **Expectation**, written before the runs: the perturbation grows with $\eta$ and with $\tau$;
 # plans move apart, what is done moves less; return falls on a robot that has to keep its balance.
+#
+# In the table `power` is the root mean square of the push on $\hat x_0$, in units of an action;
+# `reached` the share of 256 logged states in which all plans are at least the calibrated $\tau$
+# apart; `div` that to the nearest plan; `executed_rms` the distance of executed trajectories (RMS,
+# in standard deviations of a state); `score` the members' mean. A dial's 0 is the unguided set.
 
 # %%
 parts = [e7.dials_table(study) for study in studies]
@@ -100,7 +100,7 @@ dials.groupby(["dial", "value"]).mean().drop(columns="seed").round(3)
 # %%
 said = e7.verdicts(dials)
 here.table(said.drop(columns="gains"), "16_claims", dial_runs, task=e7.TASK)
-said.drop(columns="gains").round(3)
+Markdown(f"From a dial's lowest value to its highest, + where it holds:\n\n{e7.told(said)}")
 
 # %%
 lowest = dials[dials["value"] > 0].groupby(["dial", "seed"])["power"].first()
@@ -125,6 +125,9 @@ here.draw("16_data_need", data, data_runs, task=e9.TASK)
 needed = e9.needs_less(data)
 here.table(needed.drop(columns="gains"), "16_needs_less", data_runs, task=e9.TASK)
 needed.drop(columns="gains").round({"gain": 1})
+
+# %%
+Markdown(e9.told(needed))
 
 # %% [markdown]
 # ## All dials on one page

@@ -30,8 +30,8 @@
 # | implausible trajectories | the diffusion policy is undertrained, its conditioning insufficient |
 #
 # **Our choices.** Each failure is provoked through its cause, never by spoiling what a diagnostic
-# reads. Each diagnostic is a number without a unit, set against the same number of logged
-# behaviour; larger is worse. Two settings: the toy of four doors and the maze of four routes, with
+# reads. Each diagnostic is a number without a unit, set against the same quantity where nothing
+# failed; larger is worse. Two settings: the toy of four doors and the maze of four routes, with
 # small networks. Thresholds come from seeds 0 to 4 and are tested on seeds 5 to 9. T̂ is judged in
 # the maze only; the toy's dynamics are exact and linear.
 #
@@ -67,10 +67,8 @@ place = "toy and maze"
 # ## The four numbers, on a toy with a known answer
 #
 # A diagnostic must be right where the truth is known. The toy's exact model needs no training; what
-# it plans is what the data hold. Each number has the form
-#
-# $$\text{value} = \frac{\text{distance that the failure makes large}}
-# {\text{the same distance within logged behaviour}}$$
+# it plans is what the data hold. Each number is a ratio of two like
+# quantities, turned so that larger is worse.
 #
 # - **Collapse**: the median nearest-neighbour div of $n$ logged sequences from about the same
 #   state, over that of the $n$ plans. The distribution of div is watched against D's own, not

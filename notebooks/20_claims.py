@@ -59,10 +59,10 @@ assert round(100 * gains.loc["locomotion", "relative"], 1) == 5.9
 assert round(100 * gains.loc["Adroit", "relative"], 1) == 12.4
 
 # %% [markdown]
-# They are *relative* gains on totals. In points a dataset, which is what "absolute" says of a
-# normalised score, the first is the last column. The Adroit rows that we have do not add up to the
-# printed total, since it includes the cloned hammer, door and relocate: that gain is checked from
-# the printed totals alone, and is not checkable by row.
+# They are *relative* gains on totals. An absolute gain would be in points: on locomotion the last
+# column, points of score a dataset. The Adroit rows that we have do not add up to the printed
+# total, since it includes the cloned hammer, door and relocate: that gain is checked from the
+# printed totals alone, and is not checkable by row.
 #
 # Do the printed totals follow from the printed cells?
 

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from uepo_lib import claims
-from uepo_lib.claims import CLAIMS, Claim, Found, Results, weakest
+from uepo_lib.claims import CLAIMS, Claim, Found, Results
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import comparison_verdict, epsilon, multi_seed_verdict
-from uepo_lib.statistics import verdict
+from uepo_lib.statistics import verdict, weakest
 
 NOISE = (1.0, -1.0, 0.7, -0.7, 0.0)
 """One a seed, of mean 0."""

@@ -132,7 +132,7 @@ def tables(gain: float, spread: float = 0.0) -> tuple[pd.DataFrame, pd.DataFrame
             row = {"task": "maze-routes", "seed": seed, "set": name, "n": 10}
             measures = ("mean", "equal_mean", "between", "other_half", "coverage", "persistence")
             returns.append({**row, **dict.fromkeys(measures, value)})
-            distances.append({**row, "rho": 2 * value, "rho_rms": value, "way_rms": value})
+            distances.append({**row, "rho": 2 * value, "rho_rms": value, "executed_rms": value})
     return pd.DataFrame(returns), pd.DataFrame(distances)
 
 

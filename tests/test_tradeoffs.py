@@ -120,7 +120,7 @@ def dials_table(low: float, high: float, spread: float) -> pd.DataFrame:
             for value, y in ((0.0, 0.0), (1.0, low), (2.0, high)):
                 seen = y + (spread * NOISE[seed] if value == 2 else 0.0)
                 rows.append((seed, which, value, seen, seen, -seen))
-    return pd.DataFrame(rows, columns=["seed", "dial", "value", "power", "way_rms", "score"])
+    return pd.DataFrame(rows, columns=["seed", "dial", "value", "power", "executed_rms", "score"])
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,26 @@ def test_dials_get_their_three_labels(high: float, spread: float, label: str) ->
     assert said["verdict"].str.startswith(label).all()
 
 
+def test_dials_are_told_a_line_a_claim() -> None:
+    lines = tradeoffs.told(tradeoffs.verdicts(dials_table(0.0, 1.5, 0.0))).splitlines()
+    assert len(lines) == len(tradeoffs.CLAIMS)
+    power = "- a higher τ perturbs more: +1.5 units of an action, supported (5 of 5 positive"
+    assert lines[0].startswith(power)
+    assert lines[-1].startswith("- a higher τ costs return: +1.5 points, supported")
+
+
+def needed(few: float, many: float, spread: float) -> pd.DataFrame:
+    """What is said of leads ``few`` and ``many`` over the clone, in five seeds."""
+    rows = []
+    for seed in range(5):
+        for share, lead in ((0.1, few), (1.0, many)):
+            rows.append((seed, share, CLONE, 50.0))
+            rows.append(
+                (seed, share, SELECTED, 50.0 + lead + spread * NOISE[seed] * (share < 1 or 0.5))
+            )
+    return data_need.needs_less(pd.DataFrame(rows, columns=["seed", "share", "learner", "score"]))
+
+
 @pytest.mark.parametrize(
     ("few", "many", "spread", "label"),
     [(30.0, 5.0, 0.5, "supported"), (-30.0, -5.0, 0.5, "not supported"),
@@ -140,16 +160,21 @@ def test_dials_get_their_three_labels(high: float, spread: float, label: str) ->
 def test_data_need_gets_its_three_labels(
     few: float, many: float, spread: float, label: str
 ) -> None:
-    rows = []
-    for seed in range(5):
-        for share, lead in ((0.1, few), (1.0, many)):
-            rows.append((seed, share, CLONE, 50.0))
-            rows.append(
-                (seed, share, SELECTED, 50.0 + lead + spread * NOISE[seed] * (share < 1 or 0.5))
-            )
-    said = data_need.needs_less(pd.DataFrame(rows, columns=["seed", "share", "learner", "score"]))
+    said = needed(few, many, spread)
     assert said["verdict"].str.startswith(label).all()
     assert said["question"].tolist().count("further ahead than with the most data") == 1
+    assert data_need.label(said) == label
+
+
+def test_data_need_is_told_with_both_of_its_questions() -> None:
+    """Ahead with few data, but less than with many: the claim needs both."""
+    said = needed(10.0, 30.0, 0.1)
+    assert data_need.label(said) == "partly"
+    assert data_need.told(said) == (
+        "**Less data needed: partly.** The selected policy is, in points, "
+        "ahead of the clone by +10.0 at 10% of D, +30.0 at 100% of D; "
+        "further ahead than with the most data by -20.0 at 10% of D."
+    )
 
 
 @pytest.mark.parametrize(

@@ -159,22 +159,13 @@ def _seeds(claim: str, unit: str, control: str = "", beside: str = "") -> Judge:
         other = results.seeds[results.seeds["claim"] == control]
         text = f"{unit}: {_tasks(part)}" + (f". {beside}: {_tasks(other)}" if len(other) else "")
         labels = [verdict.partition(" (")[0] for verdict in part["verdict"]]
-        return Found(text, max(map(len, part["gains"])), weakest(labels))
+        return Found(text, max(map(len, part["gains"])), statistics.weakest(labels))
 
     return found
 
 
 def _tasks(part: pd.DataFrame) -> str:
     return "; ".join(f"{row.gain:+.2f} ({row.task})" for row in part.itertuples())
-
-
-def weakest(labels: list[str]) -> str:
-    """One label for a claim about several tasks: all must support it; one against it and one for it
-    make "partly"."""
-    kinds = set(labels)
-    if kinds == {"supported"} or kinds == {"not supported"}:
-        return labels[0]
-    return "partly" if kinds == {"supported", "not supported"} else "inconclusive"
 
 
 def _dynamics(data: str, source: str) -> Judge:
@@ -236,15 +227,12 @@ def _shift(results: Results) -> Found:
 
 
 def _needs_less(results: Results) -> Found:
-    """Ahead of cloning with few data, and further ahead than with many: both are needed."""
+    """Ahead of cloning with few data, and further ahead than with many."""
     table = results.data_need
     leads = table[table["question"] == "ahead of the clone"]
     text = "; ".join(f"{row.gain:+.1f} at {row.share:.0%} of D" for row in leads.itertuples())
-    fewest = table[table["share"] == table["share"].min()]
-    labels = [verdict.partition(" (")[0] for verdict in fewest["verdict"]]
-    count = max(map(len, fewest["gains"]))
     ahead = "points ahead of plain cloning, at E9's smaller budgets"
-    return Found(f"{ahead}: {text}", count, weakest(labels))
+    return Found(f"{ahead}: {text}", max(map(len, leads["gains"])), data_need.label(table))
 
 
 def _elsewhere(reason: str) -> Judge:

@@ -2,8 +2,8 @@
 
 The paper names them with their causes: sub-policies collapse, T̂ gets worse on real data, online
 fine-tuning is unstable, plans are implausible. Each function here takes what a user already has and
-returns a :class:`Finding`. Its value has no unit, grows with the failure and is about 1 or less
-where all is well, because it is set against the same number of logged behaviour.
+returns a :class:`Finding`. Its value is a ratio of two like quantities, so that it has no unit, and
+larger is worse; at 1 plans and states are as logged behaviour is, and T̂ as a model of D alone.
 
 The thresholds come from healthy and provoked runs on the toy and the maze (``failure.csv``, seeds 0
 to 4; experiment E8). Elsewhere they are a hint.

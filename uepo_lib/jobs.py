@@ -147,7 +147,7 @@ def _rival(study: Study) -> None:
 
 
 def _pixels(study: Study) -> None:
-    """E6: the ways of sub-policies, filmed (15); nothing where no frames can be drawn."""
+    """E6: executed trajectories, filmed (15); nothing where no frames can be drawn."""
     if camera.missing() is None:
         _ = pixels.measure(study).run
 

@@ -1,4 +1,4 @@
-"""What a picture is turned into before two ways are compared: a learned latent, and its rivals.
+"""What a picture is turned into before two films are compared: a learned latent, and its rivals.
 
 A small convolutional autoencoder is trained here on frames of D. Beside it stand its own encoder
 untrained, the principal components of the same frames, and the frames as they are. All but the last

@@ -3,8 +3,8 @@
 | profile | for |
 |---|---|
 | smoke | every line of code runs; the numbers mean nothing |
-| laptop | the default: local data, three seeds, about two hours on two cores |
-| full | five seeds and five times the data and updates, some 70 core-hours, estimated |
+| laptop | the default: local data, three seeds, two to three hours on two cores |
+| full | five seeds, 5 times the data, 5 to 12.5 times the updates; some 70 core-hours, estimated |
 | paper | the sizes that Uni-O4 published; a GPU |
 
 What the paper (UEPO) leaves unsaid has Uni-O4's size under ``paper`` where Uni-O4 has one, and is
@@ -67,9 +67,9 @@ class Budget:
     # evaluation
     evaluation_episodes: int
     curve_episodes: int
-    """Episodes of the looks between start and end, and of the exploring policy at both."""
+    """Episodes of an evaluation between start and end, and of the exploring policy at both."""
     curve_points: int
-    """How many looks there are between."""
+    """How many evaluations there are between."""
 
 
 SMOKE = Budget(

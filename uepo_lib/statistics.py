@@ -70,6 +70,15 @@ def verdict(gains: Sequence[float]) -> str:
     return f"{'not supported' if interval.high < 0 else 'inconclusive'} ({seen})"
 
 
+def weakest(labels: Sequence[str]) -> str:
+    """One label for a claim that is made several times: all must support it; one against it and one
+    for it make "partly"."""
+    kinds = set(labels)
+    if kinds == {"supported"} or kinds == {"not supported"}:
+        return labels[0]
+    return "partly" if kinds == {"supported", "not supported"} else "inconclusive"
+
+
 def _scores(values: ArrayLike, name: str = "scores") -> Scores:
     table = np.asarray(values, dtype=float)
     check(table.ndim == 2 and table.size > 0, name, table.shape, "an array (seeds, tasks)")

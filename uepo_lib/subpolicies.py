@@ -52,10 +52,10 @@ class SubPolicies:
     ``noise`` (n, T, A) holds ε_i; ``kappa`` is one temperature or n of them. ``guidance`` sets
     them against each other (A3): each then needs its n − 1 neighbours at its own states, and pays
     for them. With ``fresh_noise`` every call draws new noise in place of ε_i, which makes all n
-    equal in law: the null against which fixed noise is judged. It comes from the generator that
-    :meth:`act` is given or, with ``noise_seeds``, n of them, from a generator of each sub-policy's
-    own: then a sub-policy draws the same alone as among others in as many states, and the given
-    generator only says which call it is.
+    equal in distribution: the null against which fixed noise is judged. It comes from the generator
+    that :meth:`act` is given or, with ``noise_seeds``, n of them, from a generator of each
+    sub-policy's own: then a sub-policy draws the same alone as among others in as many states, and
+    the given generator only says which call it is.
     """
 
     def __init__(

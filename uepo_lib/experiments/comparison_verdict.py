@@ -23,8 +23,8 @@ from uepo_lib.statistics import (
 CLAIMED = {"locomotion": 0.059, "hand": 0.124}
 """The paper's gains over Uni-O4, relative to Uni-O4's total."""
 HOLDS, MOVED = 0.9, 0.01
-"""Online UEPO is stable if its last three looks average HOLDS of its highest one, and has moved if
-the KL of ``shift.py`` from first to last policy, in nats, is above MOVED."""
+"""Online UEPO is stable if its last three evaluations average HOLDS of its highest one, and has
+moved if the KL of ``shift.py`` from first to last policy, in nats, is above MOVED."""
 MEASURES = {"offline": "offline score", "auc": "mean score online", "end": "final score"}
 
 PAIRS = {

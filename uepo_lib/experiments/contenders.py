@@ -52,9 +52,9 @@ def contenders(study: Study) -> dict[str, Contender]:
 
     Asking computes no more than UEPO's choice of π*, which others are named after.
     """
-    printed = uepo(study)
+    plain = uepo(study)
     improved = uepo(study, UEPOConfig(offline_improvement="ppo"))
-    return {**_gaussians(study, printed), **_diffusion(study, printed, improved)}
+    return {**_gaussians(study, plain), **_diffusion(study, plain, improved)}
 
 
 def privileged(study: Study) -> dict[str, Contender]:
@@ -65,15 +65,15 @@ def privileged(study: Study) -> dict[str, Contender]:
     """
     made = uepo(study, UEPOConfig(transitions="simulator", ratio=PRIVILEGED_RATIO))
     longer = study.budget.online_env_steps + simulator_steps(made.synthetic)
-    published = uni_o4(study)
-    more = study.fine_tune(published.best, published.critic, num_env_steps=longer)
+    theirs = uni_o4(study)
+    more = study.fine_tune(theirs.best, theirs.critic, num_env_steps=longer)
     return {
         "uepo_simulator": Contender(
             "UEPO, D_diff from the simulator", "diffusion", "none", made.best, made.online,
             privileged=made.synthetic,
         ),
         "uni_o4_more": Contender(
-            "Uni-O4, as many steps in all", "Gaussian", "ppo", published.best, more
+            "Uni-O4, as many steps in all", "Gaussian", "ppo", theirs.best, more
         ),
     }  # fmt: skip
 
@@ -83,12 +83,12 @@ def simulator_steps(synthetic: Product[Any]) -> int:
     return int(synthetic.run.record["environment"]["augmentation"]["steps"])
 
 
-def _gaussians(study: Study, printed: UEPO) -> dict[str, Contender]:
+def _gaussians(study: Study, ours: UEPO) -> dict[str, Contender]:
     Gaussian = partial(Contender, kind="Gaussian", improvement="none")
     cloned, extracted, chunk, mse = bc(study), iql(study), bc(study, "chunk"), bc(study, "mse")
     selected = uni_o4(study, offline_improvement="none")
-    published, single = uni_o4(study), uni_o4(study, 1)
-    student = study.distilled(printed.selected, study.clone())
+    theirs, single = uni_o4(study), uni_o4(study, 1)
+    student = study.distilled(ours.selected, study.clone())
     return {
         "scratch": Gaussian("PPO from scratch", policy=None, online=study.from_scratch()),
         "bc": Gaussian("BC", policy=cloned.clone, online=cloned.online),
@@ -107,18 +107,18 @@ def _gaussians(study: Study, printed: UEPO) -> dict[str, Contender]:
             improvement="ppo",
         ),
         "uni_o4": replace(
-            Gaussian("Uni-O4", policy=published.best, online=published.online), improvement="ppo"
+            Gaussian("Uni-O4", policy=theirs.best, online=theirs.online), improvement="ppo"
         ),
         "distilled": Gaussian(
             "UEPO's π* distilled, Gaussian PPO", policy=student,
-            online=study.fine_tune(student, printed.critic),
+            online=study.fine_tune(student, ours.critic),
         ),
     }  # fmt: skip
 
 
-def _diffusion(study: Study, printed: UEPO, improved: UEPO) -> dict[str, Contender]:
+def _diffusion(study: Study, plain: UEPO, improved: UEPO) -> dict[str, Contender]:
     Diffusion = partial(Contender, kind="diffusion", improvement="none")
-    model, critic = printed.model, printed.critic
+    model, critic = plain.model, plain.critic
     zero, fresh = study.zero_noise(model), study.fresh(model)
     return {
         "kappa_0": Diffusion(
@@ -131,9 +131,9 @@ def _diffusion(study: Study, printed: UEPO, improved: UEPO) -> dict[str, Contend
             "diffusion, fresh noise", policy=fresh, online=study.fine_tune(fresh, critic),
             sampled=True,
         ),
-        "random": Diffusion("a random candidate", policy=random_candidate(study, printed)),
-        "greedy": Diffusion("best plan in each state by Q", policy=greedy(study, printed)),
-        "uepo": Diffusion("UEPO as printed", policy=printed.best, online=printed.online),
+        "random": Diffusion("a random candidate", policy=random_candidate(study, plain)),
+        "greedy": Diffusion("best plan in each state by Q", policy=greedy(study, plain)),
+        "uepo": Diffusion("UEPO", policy=plain.best, online=plain.online),
         "uepo_ppo": replace(
             Diffusion("UEPO with offline PPO", policy=improved.best, online=improved.online),
             improvement="ppo",

@@ -130,3 +130,20 @@ def needs_less(table: pd.DataFrame) -> pd.DataFrame:
         ],
         columns=["question", "share", "gain", "gains", "verdict"],
     )  # fmt: skip
+
+
+def label(needed: pd.DataFrame) -> str:
+    """Of the claim that less data is needed: both questions must say so, at the smallest share."""
+    fewest = needed[needed["share"] == needed["share"].min()]
+    return statistics.weakest([verdict.partition(" (")[0] for verdict in fewest["verdict"]])
+
+
+def told(needed: pd.DataFrame) -> str:
+    """:func:`needs_less` in words, with the label of the claim."""
+    lines = [
+        f"{question} by "
+        + ", ".join(f"{row.gain:+.1f} at {row.share:.0%} of D" for row in part.itertuples())
+        for question, part in needed.groupby("question", sort=False)
+    ]
+    said = f"**Less data needed: {label(needed)}.** The selected policy is, in points, "
+    return f"{said}{'; '.join(lines)}."

@@ -63,12 +63,12 @@ class Filmed:
     grid: PixelGrid
     ways: Product[Executed]
     frames: Product[dict[str, Tensor]]
-    """"train" (M, 2, h, w) of D and "still" (n, B, T, h, w) of the ways, uint8; "states" (M, S)
-    of D, see ``pixels.Logged``."""
+    """"train" (M, 2, h, w) of D and "still" (n, B, T, h, w) of what was executed, uint8; "states"
+    (M, S) of D, see ``pixels.Logged``."""
     autoencoder: Product[Autoencoder]
 
     def seen(self, starts: int | None = None) -> Executed:
-        """The ways that are filmed: their first starts."""
+        """The trajectories that are filmed: those of the first starts."""
         return first(self.ways.value, starts or self.grid.starts)
 
     @property
@@ -136,12 +136,12 @@ def first(ways: Executed, count: int) -> Executed:
 
 
 def photographed(study: Study, seen: Executed, wide: float = 1.0) -> Tensor:
-    """Pictures of all ways: (n, B, T, SIDE, SIDE) uint8, or wider ones as they are."""
+    """Pictures of all trajectories: (n, B, T, SIDE, SIDE) uint8, or wider ones as they are."""
     return pixels.frames(study.task.robot, poses(study, seen), wide)
 
 
 def poses(study: Study, seen: Executed) -> Array:
-    """The simulator's states along the ways: (n, B, T, nq + nv)."""
+    """The simulator's states along the trajectories: (n, B, T, nq + nv)."""
     return pixels.simulator_states(
         study.task.robot, study.dataset.normaliser, seen.states, seen.lengths
     )

@@ -1,8 +1,8 @@
 """E1: are n noise seeds of one diffusion model n policies? (Section 1, contribution 1; A2 to A4.)
 
 Every set plays the same episodes, and its members plan and act from the same logged states. What a
-set shows is read beside *fresh noise*: n policies that are equal in law, so that whatever they show
-is chance.
+set shows is read beside *fresh noise*: n policies that are equal in distribution, so that whatever
+they show is chance.
 
 **Expected** before any of it was computed: on data with one mode a fixed seed is a constant bias of
 the actions, so seeds differ in return beyond chance, and most of them are worse than zero noise; on
@@ -184,8 +184,8 @@ def distances_table(study: Study, grid: SeedGrid | None = None) -> tuple[pd.Data
 
     Columns task, seed, set, div (to the nearest neighbour, mean over states of D), low_passed (the
     same of smoothed plans), floor (div between two noisy repeats of what D's behaviour meant; NaN
-    where that is not known), plan_rms, way_div and way_rms (executed, mean over pairs), rho (rank
-    correlation of div with way_rms over pairs), rho_rms (of plan_rms with it), apart (paths of
+    where that is not known), plan_rms, executed_div and executed_rms (mean over pairs), rho (rank
+    correlation of div with executed_rms over pairs), rho_rms (of plan_rms with it), apart (paths of
     whole episodes, in standard deviations).
     """
     grid = grid or grid_of(study.profile)
@@ -204,7 +204,7 @@ def distances_table(study: Study, grid: SeedGrid | None = None) -> tuple[pd.Data
         rows.append({
             "task": study.task.name, "seed": study.seed, "set": name, "floor": floor,
             **_plan_row(plans, level),
-            **(_way_row(study, done[name].value, level) if name in done else {}),
+            **(_executed_row(study, done[name].value, level) if name in done else {}),
             "apart": float(between[i, j].mean()),
         })  # fmt: skip
     return pd.DataFrame(rows), runs
@@ -233,15 +233,16 @@ def _plan_row(plans: Tensor | None, level: float) -> dict[str, float]:
     }
 
 
-def _way_row(study: Study, seen: executed.Executed, level: float) -> dict[str, float]:
+def _executed_row(study: Study, seen: executed.Executed, level: float) -> dict[str, float]:
     n, horizon = len(seen.plans), seen.states.shape[2] - 1
-    ways = executed.distances(seen, executed.state_floor(study, horizon))
+    done = executed.distances(seen, executed.state_floor(study, horizon))
     plans = executed.plan_distances(seen.plans, level)
     i, j = torch.triu_indices(n, n, 1)
     return {
-        "way_div": float(ways["div"][i, j].mean()), "way_rms": float(ways["rms"][i, j].mean()),
-        "rho": executed.rank_correlation(plans["div"], ways["rms"]).mean,
-        "rho_rms": executed.rank_correlation(plans["rms"], ways["rms"]).mean,
+        "executed_div": float(done["div"][i, j].mean()),
+        "executed_rms": float(done["rms"][i, j].mean()),
+        "rho": executed.rank_correlation(plans["div"], done["rms"]).mean,
+        "rho_rms": executed.rank_correlation(plans["rms"], done["rms"]).mean,
     }  # fmt: skip
 
 

@@ -60,9 +60,10 @@ CLAIMS = (
     Claim("div of plans ranks what is done", "distances", "rho", SEEDS, None),
     Claim("div ranks it better than plain distance of plans", "distances", "rho-rho_rms", SEEDS,
           None),
-    Claim("guidance moves what is done further apart", "distances", "way_rms", GUIDED, SEEDS),
-    Claim("guidance moves it further apart than noise of equal power", "distances", "way_rms",
-          GUIDED, UNGATED),
+    Claim("guidance moves what is done further apart", "distances", "executed_rms", GUIDED,
+          SEEDS),
+    Claim("guidance moves it further apart than noise of equal power", "distances",
+          "executed_rms", GUIDED, UNGATED),
     Claim("guidance costs no return", "returns", "equal_mean", GUIDED, SEEDS),
 )  # fmt: skip
 

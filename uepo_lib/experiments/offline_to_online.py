@@ -191,16 +191,16 @@ def _selection(study: Study) -> tuple[pd.DataFrame, list[Run]]:
 
     The true returns are for judging the judge: no method sees them.
     """
-    printed, published = uepo(study), uni_o4(study)
-    model, dynamics, critic = printed.model, printed.dynamics, printed.critic
+    ours, theirs = uepo(study), uni_o4(study)
+    model, dynamics, critic = ours.model, ours.dynamics, ours.critic
     groups: list[tuple[str, float, Product[Any], Product[Any]]] = [
         ("UEPO", kappa, study.sub_policies(model, kappa) if kappa else study.zero_noise(model),
          dynamics)
         for kappa in UEPOConfig().kappas
     ]  # fmt: skip
-    groups.append(("UEPO, T̂_init", 1.0, study.sub_policies(model, 1.0), printed.initial_dynamics))
-    groups.append(("Uni-O4, clones", 0.0, published.ensemble, published.dynamics))
-    groups.append(("Uni-O4", 0.0, published.improved, published.dynamics))
+    groups.append(("UEPO, T̂_init", 1.0, study.sub_policies(model, 1.0), ours.initial_dynamics))
+    groups.append(("Uni-O4, clones", 0.0, theirs.ensemble, theirs.dynamics))
+    groups.append(("Uni-O4", 0.0, theirs.improved, theirs.dynamics))
     rows, runs = [], []
     for method, kappa, policies, judge in groups:
         scores = study.am_q(policies, judge, critic)

@@ -1,9 +1,10 @@
 """E6: does the divergence carry over to pixels? (Open question 3.)
 
-Sub-policies act from the same logged states. How far their ways are apart is known: div and RMS
-distance of the standardised states (``executed.py``). The same ways are filmed, each frame is
-encoded, and the same two distances are taken of the encoded sequences. Do they rank the pairs of
-sub-policies as the states do, and do they agree on who is nearest, which is what guidance asks?
+Sub-policies act from the same logged states. How far their executed trajectories (ways, below) are
+apart is known: div and RMS distance of the standardised states (``executed.py``). The same ones are
+filmed, each frame is encoded, and the same two distances are taken of the encoded sequences. Do
+they rank the pairs of sub-policies as the states do, and do they agree on who is nearest, which is
+what guidance asks?
 
 **Expected** before any of it was computed: the latent's RMS distance ranks pairs as the states' RMS
 distance does (ρ > 0.7); its div agrees less with the states' div, because second differences
@@ -43,7 +44,7 @@ from uepo_lib.stages import Product, Study
 AGREES = 0.7
 """ρ above which a distance of pictures is taken to rank pairs as the states do."""
 NOISY = 0.5
-"""The share of the distance between different ways at which a camera hides it."""
+"""The share of the distance between different trajectories at which a camera hides it."""
 
 TABLES = ("agreement", "cameras", "probes")
 

@@ -35,7 +35,7 @@ def distances(sequences: Tensor, floor: float) -> dict[str, Tensor]:
 
 
 def own_floor(sequences: Tensor) -> float:
-    """The cosine's floor of encoded ways (n, B, T, d), 5 % of their median second difference."""
+    """The cosine's floor of encoded films (n, B, T, d), 5 % of their median second difference."""
     return cosine_floor(sequences.flatten(0, 1))
 
 
@@ -56,7 +56,7 @@ def _beside_change(codes: Tensor, unit: Tensor | float = 1.0) -> Tensor:
 
 
 def truths(found: Filmed) -> dict[str, dict[str, Tensor]]:
-    """Distances (n, n, B) of the ways' "states", and of their observed "positions" alone."""
+    """Distances (n, n, B) of executed "states", and of their observed "positions" alone."""
     seen = found.seen()
     place = seen.states[..., : _positions(found.study)]
     return {
@@ -96,8 +96,8 @@ def _positions(study: Study) -> int:
 
 
 def motions(found: Filmed, travelled: Array, again: bool) -> dict[str, Tensor]:
-    """Every camera's motion along ways (n, B, T), each (n, B, T, 4); ``again`` draws the random
-    ones anew."""
+    """Every camera's motion along trajectories (n, B, T), each (n, B, T, 4); ``again`` draws the
+    random ones anew."""
     shape, scale = travelled.shape[:-1], pixels.pixels_per_metre(found.study.task.robot)
     generator = found.study.generator(f"shake {again}")
     return {
@@ -115,8 +115,8 @@ def cameras(found: Filmed) -> Iterator[dict[str, Any]]:
     """Rows representation, motion, distance, ratio, rho, floor.
 
     ``ratio``: mean distance of pairs over that with a still camera; ``rho``: rank correlation with
-    the states' same distance; ``floor``: mean distance between two films of the *same* way, each
-    with its own motion, over the still camera's distance between different ways.
+    the states' same distance; ``floor``: mean distance between two films of the *same* trajectory,
+    each with its own motion, over the still camera's distance between different ones.
     """
     study, seen, encoders = found.study, found.seen(found.grid.camera_starts), found.encoders()
     truth = executed.distances(seen, executed.state_floor(study, HORIZON))
@@ -154,15 +154,15 @@ def _means(values: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _repeats(one: Tensor, other: Tensor, floor: float) -> dict[str, float]:
-    """Mean distances between two films of each way (n, B, T, d)."""
+    """Mean distances between two films of each trajectory (n, B, T, d)."""
     both = torch.stack([one.flatten(0, 1), other.flatten(0, 1)])
     return _means(distances(both, floor))
 
 
 def probes(found: Filmed) -> Iterator[dict[str, Any]]:
     """Rows representation, frames (1, or 2: the code and its change since the frame before),
-    positions and velocities (mean R² of a linear map to them, learnt on D, on the ways),
-    unexplained (share of the ways' pictures; NaN where nothing is drawn again)."""
+    positions and velocities (mean R² of a linear map to them, learnt on D, on what was executed),
+    unexplained (share of the filmed pictures; NaN where nothing is drawn again)."""
     film, split = found.frames.value, _positions(found.study)
     states = found.seen().states[:, :, 1:].flatten(0, 2)
     drawn, encoders = reconstructions(found), found.encoders()
@@ -183,7 +183,7 @@ def probes(found: Filmed) -> Iterator[dict[str, Any]]:
 
 
 def reconstructions(found: Filmed) -> dict[str, Tensor]:
-    """The filmed ways drawn again from as many numbers by the autoencoder and by PCA."""
+    """The filmed trajectories drawn again from as many numbers by the autoencoder and by PCA."""
     still, cfg = found.frames.value["still"], found.grid.autoencoder
     model, pca = found.autoencoder.value, PCA.of(found.train, cfg.latent_dim)
     return {LATENT: model.decode(model.encode(still)), COMPONENTS: pca.decode(pca.encode(still))}

@@ -39,7 +39,7 @@ class SeedGrid:
 
     ``rivals`` is the task on which n models stand beside one, each trained for ``rival_share`` of
     the one model's updates: at 1 / n they cost together what it costs. Guided sets pay n plans for
-    one, so they play ``guided_episodes``, the first of the others'. Ways are compared from
+    one, so they play ``guided_episodes``, the first of the others'. What is done is compared from
     ``starts`` logged states for ``horizon`` steps.
     """
 
@@ -104,8 +104,9 @@ class Set:
 def of_one_model(study: Study, grid: SeedGrid) -> dict[str, Set]:
     """Name -> set: zero noise, fixed noises at each κ, fresh ones, guided ones and their control.
 
-    Fresh noise is the null: n policies equal in law, each with a generator of its own. "guided" is
-    at the strongest η of notebook 04, "ungated noise" of the same power wherever the plans are.
+    Fresh noise is the null: n policies equal in distribution, each with a generator of its own.
+    "guided" is at the strongest η of notebook 04, "ungated noise" of the same power wherever the
+    plans are.
     """
     model = study.diffusion_policy()
     found = {ZERO: Set(study.zero_noise(model), grid.episodes)}

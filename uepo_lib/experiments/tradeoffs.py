@@ -108,8 +108,8 @@ def _studied(
 
 def compute(study: Study, grid: DialGrid | None = None) -> None:
     """Every run of one seed."""
-    for _, played, ways in _studied(study, grid or grid_of(study.profile)).values():
-        _ = played.run, ways.run
+    for _, played, done in _studied(study, grid or grid_of(study.profile)).values():
+        _ = played.run, done.run
 
 
 def dials_table(study: Study, grid: DialGrid | None = None) -> tuple[pd.DataFrame, list[Run]]:
@@ -117,7 +117,7 @@ def dials_table(study: Study, grid: DialGrid | None = None) -> tuple[pd.DataFram
 
     Columns seed, dial ("eta", "tau"), value, power (root-mean-square perturbation of x̂_0, over
     reverse steps, in action units), reached (share of calls with min div ≥ the calibrated τ), div
-    (to the nearest plan), way_rms (what is done, mean over pairs), score (normalised, mean of
+    (to the nearest plan), executed_rms (what is done, mean over pairs), score (normalised, mean of
     members).
     """
     grid = grid or grid_of(study.profile)
@@ -127,12 +127,12 @@ def dials_table(study: Study, grid: DialGrid | None = None) -> tuple[pd.DataFram
     assert guidance is not None
     rule = guidance.config
     rows, runs = [], []
-    for name, (policy, played, ways) in found.items():
-        runs += [*played.runs, *ways.runs]
+    for name, (policy, played, done) in found.items():
+        runs += [*played.runs, *done.runs]
         measured = {
             "power": _power(policy.value, past),
             **_plans(policy.value.plan_shared(past), rule),
-            "way_rms": _apart(ways.value),
+            "executed_rms": _apart(done.value),
             "score": study.task.robot.normalised(float(played.value.returns.mean())),
         }
         places = [("eta", 0.0), ("tau", 0.0)] if isinstance(name, str) else _places(name, grid)
@@ -163,9 +163,9 @@ def _plans(plans: torch.Tensor, rule: divergence.GuidanceConfig) -> dict[str, fl
     return {"reached": float(reached), "div": float(nearest.mean())}
 
 
-def _apart(ways: Executed) -> float:
-    i, j = torch.triu_indices(len(ways.plans), len(ways.plans), 1)
-    return float(executed.distances(ways)["rms"][i, j].mean())
+def _apart(done: Executed) -> float:
+    i, j = torch.triu_indices(len(done.plans), len(done.plans), 1)
+    return float(executed.distances(done)["rms"][i, j].mean())
 
 
 def run(profile: str, grid: DialGrid | None = None) -> tuple[pd.DataFrame, list[Run]]:
@@ -182,12 +182,17 @@ def run(profile: str, grid: DialGrid | None = None) -> tuple[pd.DataFrame, list[
 
 CLAIMS = (
     ("a higher τ perturbs more", "tau", "power", 1),
-    ("a higher η moves what is done further apart", "eta", "way_rms", 1),
-    ("a higher τ moves what is done further apart", "tau", "way_rms", 1),
+    ("a higher η moves what is done further apart", "eta", "executed_rms", 1),
+    ("a higher τ moves what is done further apart", "tau", "executed_rms", 1),
     ("a higher η costs return", "eta", "score", -1),
     ("a higher τ costs return", "tau", "score", -1),
 )
 """What is said, the dial, the measure, and the sign of its change."""
+UNITS = {
+    "power": "units of an action", "executed_rms": "standard deviations of a state",
+    "score": "points",
+}  # fmt: skip
+"""Of each measure."""
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
@@ -202,3 +207,11 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
         label = statistics.verdict(gains.tolist())
         rows.append((text, float(gains.mean()), gains.tolist(), label))
     return pd.DataFrame(rows, columns=["claim", "gain", "gains", "verdict"])
+
+
+def told(said: pd.DataFrame) -> str:
+    """:func:`verdicts` in words, a line a claim; its gain is positive where the claim holds."""
+    units = {text: UNITS[measure] for text, _, measure, _ in CLAIMS}
+    lines = [f"- {row.claim}: {row.gain:+.3g} {units[str(row.claim)]}, {row.verdict}"
+             for row in said.itertuples()]  # fmt: skip
+    return "\n".join(lines)

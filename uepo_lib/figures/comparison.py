@@ -14,7 +14,7 @@ from uepo_lib import plotting
 from uepo_lib.experiments.comparison_verdict import MEASURES
 
 NAMES = {
-    "uepo": "UEPO as printed",
+    "uepo": "UEPO",
     "uepo_ppo": "UEPO + offline PPO",
     "uepo_simulator": "UEPO, simulator's D_diff",
     "greedy": "best plan a state, by Q",

@@ -19,7 +19,7 @@ JUDGED = {
 
 PRICES = {
     "dip_exploring": ("o", "noise-free − exploring, both at the start"),
-    "dip_updates": ("^", "start − lowest look (0: never below)"),
+    "dip_updates": ("^", "start − lowest evaluation (0: never below)"),
 }
 """What going online costs, by column."""
 
@@ -103,7 +103,7 @@ def draw_profile(table: pd.DataFrame) -> Figure:
                 square = part.pivot(index="seed", columns="task", values="score").to_numpy()
                 axes.plot(levels, performance_profile(square, levels), line, color=colour,
                           label=NAMES[row])  # fmt: skip
-        axes.set(title=f"{phase} score", xlabel="normalised score τ", ylim=(-0.03, 1.03))
-    panels[0].set_ylabel("share of runs above τ")
+        axes.set(title=f"{phase} score", xlabel="normalised score", ylim=(-0.03, 1.03))
+    panels[0].set_ylabel("share of runs above this score")
     panels[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -20,7 +20,7 @@ COLOURS = {
     FRESH: "control", GUIDED: "highlight", UNGATED: "highlight",
     **dict.fromkeys(RIVALS, "BC"),
 }  # fmt: skip
-"""One colour a way to make a set; the null is always the same."""
+"""One colour a kind of set; the null is always the same."""
 FILM_FRAMES, FILM_SIDE = 6, 96
 
 
@@ -33,7 +33,7 @@ def colour_of(name: str) -> str:
 
 
 def film_table(study: Study, grid: SeedGrid) -> pd.DataFrame:
-    """Two members at κ = 1 whose ways differ most, from one start: a row a number of the state.
+    """Two members at κ = 1 whose paths differ most, from one start: a row a number of the state.
 
     Columns member, step, number, value; steps at which both still walk, evenly spread.
     """
@@ -150,7 +150,7 @@ def _best(axes: Axes, part: pd.DataFrame) -> None:
 def draw_distances(table: pd.DataFrame) -> Figure:
     """div of plans against the distance of what is done, a dot a set and seed; dashed: div between
     two noisy repeats of one behaviour, where it is known; the legend names where it is not."""
-    table = table.dropna(subset=["way_rms"])
+    table = table.dropna(subset=["executed_rms"])
     names = list(table["task"].unique())
     figure, panels = plotting.panels(len(names), 2.9, 3.0)
     for axes, task in zip(panels, names, strict=True):
@@ -159,8 +159,8 @@ def draw_distances(table: pd.DataFrame) -> Figure:
             marker = "x" if name == UNGATED else "o"
             pale = 0.5 if name == fixed(0.25) else 1.0
             axes.scatter(
-                mine["div"], mine["way_rms"], color=colour_of(str(name)), marker=marker, s=26,
-                label=str(name), alpha=pale,
+                mine["div"], mine["executed_rms"], color=colour_of(str(name)), marker=marker,
+                s=26, label=str(name), alpha=pale,
             )  # fmt: skip
         floor = part["floor"].mean()
         if np.isfinite(floor):

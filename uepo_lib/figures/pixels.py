@@ -37,7 +37,7 @@ SHOWN_FRAMES = 6
 
 
 def film_figure(found: Filmed) -> Figure:
-    """One way as filmed, as the autoencoder and PCA draw it again, and by a shaking camera."""
+    """One trajectory as filmed, as autoencoder and PCA draw it again, and by a shaking camera."""
     steps = np.linspace(0, HORIZON, SHOWN_FRAMES).round().astype(int)
     drawn = reconstructions(found)
     size = max(found.grid.shakes)
@@ -133,7 +133,7 @@ def draw_cameras(table: pd.DataFrame) -> Figure:
     part = table[(table["distance"] == "div") & table["motion"].isin(shaking)]
     _by_motion(panels[2], part, shaking, "floor")
     panels[2].axhline(1, color="0.4", linestyle=":", linewidth=1)
-    panels[2].set(title="div of equal ways / of different ones", yscale="log")
+    panels[2].set(title="div: equal trajectories / different ones", yscale="log")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 

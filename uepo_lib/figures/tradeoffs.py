@@ -56,7 +56,8 @@ def _of_guidance(dials: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in dials.itertuples():
         about = (row.dial, row.value)
-        rows.append((*about, BUYS, "RMS distance of what is done", "guided", row.seed, row.way_rms))
+        done = "RMS distance of what is done"
+        rows.append((*about, BUYS, done, "guided", row.seed, row.executed_rms))
         rows.append(
             (*about, COSTS, "normalised score, mean of members", "guided", row.seed, row.score)
         )

@@ -26,10 +26,10 @@ class UniO4:
 
 
 def uni_o4(study: Study, n: int | None = None, *, offline_improvement: str = "ppo") -> UniO4:
-    """Uni-O4 with n policies, 4 by default. n = 1 is Behaviour PPO (arXiv 2302.11312).
+    """Uni-O4 with n policies, 4 by default. With one it is BPPO (arXiv 2302.11312).
 
     ``offline_improvement="none"`` leaves offline PPO out: cloning and selection alone, the equal of
-    UEPO as printed.
+    UEPO, which has none either.
     """
     # Offline: an ensemble of clones, IQL's critics, and a dynamics model to judge policies in.
     ensemble = study.ensemble(n)
