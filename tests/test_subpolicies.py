@@ -15,6 +15,7 @@ from uepo_lib.figures import subpolicies as views
 from uepo_lib.subpolicies import (
     REVISION,
     SubPolicies,
+    _arriving,
     equal_power_controls,
     own_noise,
     seeded_noise,
@@ -169,12 +170,20 @@ def test_controls_have_equal_power() -> None:
         plan = policies.plan_shared(PAST)
         assert not torch.allclose(plan, plain)
         assert plan.abs().max() <= 1
-        if policies is controls["final"]:  # as large as guidance's, though the box is in the way
+        if policies is controls["final"]:  # as large as what guidance made of them
             sizes = [(p - plain).square().mean().sqrt() for p in (plan, guided.plan_shared(PAST))]
             assert sizes[0].item() == pytest.approx(sizes[1].item(), rel=0.01)
-            assert (plan.abs() == 1).float().mean() > 0.05
     with pytest.raises(UsageError, match="guidance"):
         equal_power_controls(build(), PAST)
+
+
+@pytest.mark.parametrize("wanted", [0.0, 0.1, 0.4])
+def test_noise_is_scaled_until_it_arrives_through_the_box(wanted: float) -> None:
+    plain, xi = (1.5 * randn(4, 6, 8, 2)).clamp(-1, 1), randn(4, 1, 8, 2, seed=1)
+    sigma = _arriving(plain, xi, torch.tensor(wanted), clip=1.0)
+    arrived = (plain + sigma * xi).clamp(-1, 1) - plain
+    assert arrived.square().mean().sqrt().item() == pytest.approx(wanted, rel=1e-3)
+    assert sigma >= wanted  # half of the plans are at the box, which swallows every other push
 
 
 @pytest.mark.parametrize("kind", ["plain", "guided", "control"])
