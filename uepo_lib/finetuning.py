@@ -24,7 +24,7 @@ from uepo_lib.ppo import PPO, Actor, PPOConfig, train_ppo
 from uepo_lib.recording import Recording
 from uepo_lib.robots import Robot
 from uepo_lib.shift import displacement_in_sigmas, executed_actions, moment_matched_kl
-from uepo_lib.training import Stateful
+from uepo_lib.training import Stateful, Value
 
 REVISION = 5
 CURVE_SEED = 2_000_000
@@ -34,12 +34,32 @@ SHIFT_SAMPLES = 16
 """Executed actions a probe state, of which a policy's moments are taken."""
 
 
-class OnlineActor(Actor, Policy, Protocol):
-    """A policy that acts noise-free, explores, and scores what it explored."""
+class Watched(Policy, Protocol):
+    """A policy that acts noise-free and explores, and whose distance from another is known."""
+
+    def sample_path(self, states: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """-> actions (N, T_a, A), path (N, ...) before any clipping."""
+        ...
 
     def path_kl(self, other: Any, states: Tensor, path: Tensor) -> Tensor:
         """KL(self ‖ other) of each level in nats, given the levels before it: (N, L)."""
         ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+class OnlineActor(Actor, Watched, Protocol):
+    """A policy that PPO can fine-tune: it also scores what it explored."""
+
+
+class Trained(Protocol):
+    """What is watched of a trainer: its budget, its environments, its finished episodes."""
+
+    config: Any
+    """With ``num_env_steps`` and ``steps_per_update``."""
+    envs: ChunkedEnvs
+    episodes: Value
 
 
 class Companion(Stateful, Protocol):
@@ -85,9 +105,7 @@ def training_seeds(seed: int, num_envs: int, episodes: int) -> range:
 
 
 @torch.no_grad()
-def policy_kl(
-    old: OnlineActor, new: OnlineActor, states: Tensor, generator: torch.Generator
-) -> float:
+def policy_kl(old: Watched, new: Watched, states: Tensor, generator: torch.Generator) -> float:
     """KL(old ‖ new) in nats a decision: closed form a level, levels along one path of ``old`` a
     state.
 
@@ -114,14 +132,7 @@ def fine_tune(
 
     ``companion`` makes what goes along with the trainer, such as ``online_model.OnlineModel``.
 
-    Tables ``metrics`` (a row an update) and ``evaluations`` (a row a look: environment steps,
-    noise-free mean return, and how far the policy is from the first one: its own KL, the one
-    estimator of ``shift.py`` and the noise-free displacement in σ). Tensors: in
-    ``returns.safetensors`` ``start``, ``end`` and ``best``, the first, the last and the best policy
-    noise-free on the same (episodes,), and ``start_exploring`` and ``end_exploring`` on those of
-    the looks, (curve_episodes,); D_online in ``online.safetensors``; the fine-tuned
-    ``model.safetensors``. JSON ``best``: the environment steps and the look's return of the best
-    policy.
+    Table ``metrics`` (a row an update); what else, :meth:`Observer.write` says.
     """
     check(actor.n == 1, "actor", f"{actor.n} members", "one policy")
     envs = ChunkedEnvs(
@@ -133,7 +144,7 @@ def fine_tune(
     )
     generator = torch.Generator().manual_seed(seed)
     trainer = PPO(config, actor, value, envs, generator, standardise=normaliser)
-    observer = _Observer(actor, robot, normaliser, watch, trainer, run, seed)
+    observer = Observer(actor, robot, normaliser, watch, trainer, run, seed)
     if run.resumed_at is None:
         observer.before()
     beside = companion(trainer, run) if companion else None
@@ -149,27 +160,20 @@ def fine_tune(
         trainer, recorder=run, observe=observe, name="online PPO", extra_parts=parts,
         progress=progress,
     )  # fmt: skip
-    envs.close()
-    run.account("online training", envs.num_steps, len(trainer.episodes.value))
-    run.account("evaluation", *observer.spent)
-    run.save_tensors(observer.returns, "returns.safetensors")
-    run.save_json("best", {k: observer.best[k] for k in ("env_steps", "return")})
-    run.save_tensors(actor.state_dict(), "model.safetensors")
-    run.save_tensors(envs.transitions(normaliser).named(), "online.safetensors")
-    run.save_json("training_episodes", trainer.episodes.value)
+    observer.write()
 
 
-class _Observer:
+class Observer:
     """Looks at the policy at fixed updates; part of the checkpoint, so a resumed run looks
     alike."""
 
     def __init__(
         self,
-        actor: OnlineActor,
+        actor: Watched,
         robot: Robot,
         normaliser: Normaliser,
         watch: Watch,
-        trainer: PPO,
+        trainer: Trained,
         run: Recording,
         seed: int,
     ) -> None:
@@ -211,6 +215,27 @@ class _Observer:
             self._look(taken)
         return {}
 
+    def write(self) -> None:
+        """Everything that was seen, into the run; the training is over.
+
+        Table ``evaluations`` has a row a look: environment steps, noise-free mean return, and how
+        far the policy is from the first one: its own KL, the one estimator of ``shift.py`` and the
+        noise-free displacement in σ. Tensors: in ``returns.safetensors`` ``start``, ``end`` and
+        ``best``, the first, the last and the best policy noise-free on the same (episodes,), and
+        ``start_exploring`` and ``end_exploring`` on those of the looks, (curve_episodes,); D_online
+        in ``online.safetensors``; the learnt ``model.safetensors``. JSON ``best``: the environment
+        steps and the look's return of the best policy.
+        """
+        run, envs, episodes = self.run, self.trainer.envs, self.trainer.episodes.value
+        envs.close()
+        run.account("online training", envs.num_steps, len(episodes))
+        run.account("evaluation", *self.spent)
+        run.save_tensors(self.returns, "returns.safetensors")
+        run.save_json("best", {k: self.best[k] for k in ("env_steps", "return")})
+        run.save_tensors(self.actor.state_dict(), "model.safetensors")
+        run.save_tensors(envs.transitions(self.normaliser).named(), "online.safetensors")
+        run.save_json("training_episodes", episodes)
+
     def _last_and_best(self, taken: int) -> None:
         """Their scores; played once if they are the same policy."""
         self.returns["end"] = self._score(self.actor)
@@ -221,7 +246,7 @@ class _Observer:
         best.load_state_dict(self.best["policy"])
         self.returns["best"] = self._score(best)
 
-    def _score(self, policy: OnlineActor) -> Tensor:
+    def _score(self, policy: Watched) -> Tensor:
         return self._play(policy, self.watch.episodes, EVALUATION_SEED)
 
     def _look(self, taken: int, exploring: str | None = None) -> None:
@@ -234,7 +259,7 @@ class _Observer:
 
     def _play(
         self,
-        policy: OnlineActor,
+        policy: Watched,
         episodes: int,
         first_seed: int,
         generator: torch.Generator | None = None,
