@@ -75,12 +75,12 @@ def test_gains_are_paired_and_the_mean_of_tasks() -> None:
     assert ((by_task["low"] < 7.5) & (by_task["high"] > 6.5)).all()
 
 
-def test_fresh_noise_has_its_sampled_score_and_scratch_no_offline_one() -> None:
+def test_fresh_noise_has_its_sampled_score_and_online_rows_no_offline_one() -> None:
     scores, online = tables(0.0, 0.0)
-    extra = pd.DataFrame([{"task": TASKS[0], "seed": 0, "row": "scratch", "offline": 3.0,
-                           "sampled": 1.0}])  # fmt: skip
+    extra = pd.DataFrame([{"task": TASKS[0], "seed": 0, "row": row, "offline": 3.0, "sampled": 1.0}
+                          for row in ("scratch", "sac")])  # fmt: skip
     offline = says.wide(pd.concat([scores, extra]), online, "offline")
-    assert "scratch" not in offline and (offline["fresh"] == 40).all()
+    assert not {"scratch", "sac"} & set(offline) and (offline["fresh"] == 40).all()
 
 
 def test_a_task_with_fewer_seeds_is_refused() -> None:

@@ -150,6 +150,24 @@ def test_rows_with_offline_ppo_are_hollow() -> None:
     plt.close(figure)
 
 
+def test_a_curve_that_only_one_panel_has_is_named_and_one_that_none_has_is_not() -> None:
+    looks = [(t, s, row, look, 100 * look, 50.0, 90.0)
+             for t in ("a", "b") for s in range(2) for look in range(2)
+             for row in ("uepo", "sac") if t == "b" or row == "uepo"]  # fmt: skip
+    columns = ["task", "seed", "row", "look", "env_steps", "score", "expert"]
+    table = pd.DataFrame(looks, columns=columns)
+    for rows, names in (
+        (table, ["UEPO", "90 %", "SAC"]),
+        (table[table.task == "a"], ["UEPO", "90 %"]),
+    ):
+        figure = plotting.draw("12_curves", rows)
+        (legend,) = figure.legends
+        texts = [text.get_text() for text in legend.get_texts()]
+        assert len(texts) == len(names)
+        assert all(text.startswith(name) for text, name in zip(texts, names, strict=True))
+        plt.close(figure)
+
+
 def test_switch_has_a_key_for_both_of_its_prices() -> None:
     rows = [("t", s, row, 1.0, 2.0) for s in range(2) for row in comparison.LINES]
     columns = ["task", "seed", "row", "dip_exploring", "dip_updates"]

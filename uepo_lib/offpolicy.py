@@ -1,9 +1,10 @@
 """TQC where PPO is not enough: sb3-contrib's agent, kept as the same small files.
 
 Truncated quantile critics: arXiv 2005.04269. HalfCheetah's expert is out of PPO's reach here; the
-``behaviors`` extra brings stable-baselines3 and sb3-contrib, and nothing else in the library
-imports them. The agent's actor is the tanh of a Gaussian whose width depends on the state; what is
-kept is the mean network and one standard deviation an action, that of the actions it explored with.
+``behaviors`` extra brings stable-baselines3 and sb3-contrib, which only ``soft_actor_critic``
+imports besides. The agent's actor is the tanh of a Gaussian whose width depends on the state; what
+is kept is the mean network and one standard deviation an action, that of the actions it explored
+with.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ from uepo_lib.networks import ACTIVATIONS, mlp, orthogonal_
 
 REVISION = 1
 LOG_2PI = math.log(2 * math.pi)
+SQUASHED_LOG_STD = (-20.0, 2.0)
+"""stable-baselines3's bounds of the log standard deviation before a tanh."""
 
 
 class Policy(Protocol):
@@ -147,6 +149,42 @@ class GaussianPolicy(nn.Module):
     def describe(self) -> dict[str, Any]:
         """The config as JSON; with the tensors of ``state_dict`` it rebuilds the policy."""
         return asdict(self.config)
+
+
+class SquashedGaussian(nn.Module):
+    """tanh of N(μ(s), diag σ(s)²), one action a decision; noise-free it is the tanh of the mean.
+
+    Its parts have the names of those of stable-baselines3's actor, whose weights it takes.
+    """
+
+    n = obs_horizon = action_horizon = 1
+
+    def __init__(self, state_dim: int, action_dim: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.latent_pi = mlp([state_dim, *hidden]).append(nn.ReLU())
+        self.mu, self.log_std = (nn.Linear(hidden[-1], action_dim) for _ in range(2))
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows (..., T_o, S) -> mean and log-std before the tanh, each (..., 1, A)."""
+        features = self.latent_pi(states[..., -1:, :])
+        return self.mu(features), self.log_std(features).clamp(*SQUASHED_LOG_STD)
+
+    @torch.no_grad()
+    def act(self, states: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The tanh of the mean without a generator, of a sample with one."""
+        if generator is None:
+            return self(states)[0].tanh()
+        return self.sample_path(states, generator)[0]
+
+    def sample_path(self, states: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """-> actions, and as the path what they were before the tanh."""
+        mean, log_std = self(states)
+        path = mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
+        return path.tanh(), path
+
+    def path_kl(self, other: SquashedGaussian, states: Tensor, path: Tensor) -> Tensor:
+        """KL(self ‖ other) in nats, (N, 1): the tanh is one to one, so it changes nothing."""
+        return normal_kl(*self(states), *other(states)).sum((-2, -1)).unsqueeze(-1)
 
 
 class Together:

@@ -60,6 +60,9 @@ BY_AM_Q = {"(i, κ) by AM-Q, not κ = 0": "against κ = 0",
            "(i, κ) by AM-Q, not at random": "against a random candidate"}  # fmt: skip
 """The two swaps that say what choosing is worth."""
 
+ONLINE_ONLY = ("scratch", "sac")
+"""Rows that learn nothing offline: their first look is at an untrained network."""
+
 
 def comes_with(candidates: int, members: int, chunk: int, single: int) -> str:
     """What else differs between the two policy classes of an equal row, in words."""
@@ -72,9 +75,9 @@ def comes_with(candidates: int, members: int, chunk: int, single: int) -> str:
 
 def wide(scores: pd.DataFrame, online: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Scores by (task, seed) and row. Of ``offline`` a row without noise-free actions of its own
-    has its sampled ones, and PPO from scratch has none."""
+    has its sampled ones, and one that learns nothing offline has none."""
     if measure == "offline":
-        found = scores[scores["row"] != "scratch"].copy()
+        found = scores[~scores["row"].isin(ONLINE_ONLY)].copy()
         fresh = found["row"] == "fresh"
         found["value"] = found["offline"].where(~fresh, found["sampled"])
     else:

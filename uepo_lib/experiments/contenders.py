@@ -16,6 +16,7 @@ from uepo_lib.methods.iql import iql
 from uepo_lib.methods.uepo import UEPO, UEPOConfig, uepo
 from uepo_lib.methods.uni_o4 import uni_o4
 from uepo_lib.selection import candidates, pairs
+from uepo_lib.soft_actor_critic import soft_actor_critic
 from uepo_lib.stages import ACTION_HORIZON, Product, Study
 from uepo_lib.subpolicies import SubPolicies
 
@@ -75,6 +76,16 @@ def privileged(study: Study) -> dict[str, Contender]:
         "uni_o4_more": Contender(
             "Uni-O4, as many steps in all", "Gaussian", "ppo", theirs.best, more
         ),
+    }  # fmt: skip
+
+
+def online_only(study: Study) -> dict[str, Contender]:
+    """What learns online alone, with the data at hand: the rival of learning offline first."""
+    return {
+        "sac": Contender(
+            "soft actor-critic, D in every batch", "Gaussian", "none", None,
+            soft_actor_critic(study),
+        )
     }  # fmt: skip
 
 

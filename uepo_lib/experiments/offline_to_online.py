@@ -24,6 +24,7 @@ from uepo_lib.evaluation import Evaluation
 from uepo_lib.experiments.contenders import (
     Contender,
     contenders,
+    online_only,
     privileged,
     simulator_steps,
 )
@@ -48,6 +49,8 @@ class Comparison:
     """None: every row that can."""
     left_out: tuple[str, ...] = ()
     """Rows that are played on the tuning task alone."""
+    online_only: str | None = None
+    """The task on which ``contenders.online_only`` is played; None: on none."""
 
     def plays(self, task: str, name: str) -> bool:
         """Whether row ``name`` is played on ``task`` at all."""
@@ -62,7 +65,7 @@ THREE = ("hopper-medium", "hopper-medium-replay", "pen-cloned")
 COMPARISONS = {
     "smoke": Comparison(("hopper-medium",)),
     "laptop": Comparison(THREE, EVERYWHERE, ("scratch", "bc_chunk", "mse", "bppo", "distilled")),
-    "full": Comparison((*THREE, "walker2d-medium")),
+    "full": Comparison((*THREE, "walker2d-medium"), online_only=TUNING_TASK),
     "paper": Comparison(
         (
             *(
@@ -72,7 +75,8 @@ COMPARISONS = {
             ),
             *("pen-human@minari", "pen-cloned@minari", "hammer-human@minari"),
             *("door-human@minari", "relocate-human@minari"),
-        )
+        ),
+        online_only=f"{TUNING_TASK}@d4rl",
     ),
 }
 
@@ -141,6 +145,8 @@ def _rows(study: Study, comparison: Comparison) -> dict[str, Contender]:
     task, rows = study.task.name, contenders(study)
     if comparison.goes_online(task, "uepo_simulator") and study.can_simulate:
         rows |= privileged(study)
+    if task == comparison.online_only:
+        rows |= online_only(study)
     return {name: row for name, row in rows.items() if comparison.plays(task, name)}
 
 

@@ -75,7 +75,9 @@ def efficiency(
 
 
 def settings_of(run: Run) -> str:
-    """Which tuned online settings a run used."""
+    """Which online settings a run used; those of soft actor-critic are its own."""
+    if "sac" in run.spec.config:
+        return "sac"
     ppo = run.spec.config["ppo"]
     found = [
         name

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -32,6 +33,7 @@ NAMES = {
     "bc_chunk": "BC, chunks",
     "bc": "BC",
     "scratch": "PPO from scratch",
+    "sac": "SAC, D in every batch",
 }
 """Every row of E3 from top to bottom, as figures and tables call it."""
 KINDS = {
@@ -48,6 +50,8 @@ LINES = {
     "bc": (plotting.COLOURS["BC"], "-"),
     "scratch": (plotting.COLOURS["data"], ":"),
 }
+CURVES = {**LINES, "sac": (plotting.COLOURS["control"], ":")}
+"""Rows whose way is drawn; the last one is played on one task at most."""
 IMPROVED = ("uepo_ppo", "uni_o4")
 """Rows with offline PPO; where there is no line, a hollow mark tells them from those without."""
 
@@ -107,8 +111,10 @@ def draw_curves(table: pd.DataFrame) -> Figure:
     figure, panels = plotting.panels(len(tasks), 3.3, 3.3)
     for axes, task in zip(panels, tasks, strict=True):
         here = table[table["task"] == task]
-        for row, (colour, line) in LINES.items():
+        for row, (colour, line) in CURVES.items():
             part = here[here["row"] == row]
+            if part.empty:
+                continue
             for _, one in part.groupby("seed"):
                 axes.plot(one.env_steps, one.score, line, color=colour, alpha=0.3, linewidth=0.8)
             mean = part.groupby("look")[["env_steps", "score"]].mean()
@@ -118,8 +124,11 @@ def draw_curves(table: pd.DataFrame) -> Figure:
         axes.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1_000:g}k")
         axes.set(title=task, xlabel="online environment steps")
     panels[0].set_ylabel("normalised score, noise-free")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    shown: dict[str, Artist] = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
+    figure.legend(list(shown.values()), list(shown), loc="outside upper center", ncols=4)
     return figure
 
 
