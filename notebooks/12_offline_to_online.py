@@ -29,9 +29,11 @@
 #
 # **Run time** beyond the runs, which are prepared with the shared ones: under a minute.
 #
-# **Inputs.** Hopper-medium, Hopper-medium-replay and pen-cloned; at `smoke` the first alone.
+# **Inputs.** Hopper-medium, Hopper-medium-replay and pen-cloned; at `smoke` the first alone, at
+# `full` Walker2d-medium too, and Hopper-medium from two more agents.
 #
-# **Outputs.** Seven figures with their tables and eight further tables, all named `12_*`.
+# **Outputs.** Seven figures with their tables and eight further tables, at `full` nine, all named
+# `12_*`.
 #
 # `python -m uepo_lib experiment offline_to_online` computes the runs and executes this page.
 
@@ -40,15 +42,15 @@ profile: str | None = None  # None: $UEPO_PROFILE, else laptop
 
 # %%
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
-from uepo_lib import notebook, settings
-from uepo_lib.experiments import comparison_expected
+from uepo_lib import notebook, profiles, settings
+from uepo_lib.experiments import comparison_expected, three_datasets
 from uepo_lib.experiments import comparison_verdict as says
 from uepo_lib.experiments import offline_to_online as e3
 from uepo_lib.experiments.online_summary import expert_level
 from uepo_lib.figures import comparison_details as closer
-from uepo_lib.figures.comparison import NAMES
+from uepo_lib.figures.comparison import CURVES, NAMES
 from uepo_lib.methods.uepo import UEPOConfig
 from uepo_lib.selection import pairs
 from uepo_lib.stages import ACTION_HORIZON
@@ -67,6 +69,7 @@ tables = [
     "correlation",
 ]
 outputs = [path for d in drawn for path in (f"figures/12_{d}.png", f"tables/12_{d}.csv")]
+tables += ["datasets"] if three_datasets.datasets_of(profiles.current(profile)) else []
 outputs += [f"tables/12_{t}.csv" for t in tables]
 here = notebook.start("12_offline_to_online", profile, outputs)
 tasks = e3.comparison_of(here.profile).tasks
@@ -101,6 +104,7 @@ task = ", ".join(tasks)
 # | IQL | implicit Q-learning, its policy extracted by advantage-weighted regression |
 # | BC, chunks; BC | a Gaussian clone that acts several steps at once; one that acts step by step |
 # | PPO from scratch | nothing learnt offline |
+# | SAC, D in every batch | at `full`: nothing learnt offline, but half of every batch is logged |
 #
 # **How near to the papers.** *UEPO* has no offline PPO, as in its paper (A13). The paper has κ = 1
 # only; choosing κ too is our addition (A2), and *Did AM-Q know?* says what a choice among κ = 1
@@ -131,14 +135,14 @@ here.draw("12_scores", everything, runs, task=task)
 # %% [markdown]
 # **How to read it.** Hollow dots are offline scores, filled ones the last policy after online
 # fine-tuning, one dot a seed. The upper rows are UEPO and its ablations, the middle ones Uni-O4
-# and its own, the lowest the clones. 100 is D4RL's expert. PPO from scratch has no offline phase:
-# its hollow dot is an untrained network.
+# and its own, the lowest the clones. 100 is D4RL's expert. Rows that learn nothing offline, such
+# as PPO from scratch, start from an untrained network: that is their hollow dot.
 
 # %%
 studies = e3.studies(here.profile)
 levels = {key: expert_level(study) for key, study in studies.items()}
 paths = curves.assign(expert=[levels[key] for key in zip(curves.task, curves.seed, strict=True)])
-here.draw("12_curves", paths[paths["row"].isin(closer.LINES)], runs, task=task)
+here.draw("12_curves", paths[paths["row"].isin(CURVES)], runs, task=task)
 
 # %%
 results = says.results(scores, online)
@@ -386,14 +390,18 @@ Markdown(
 #
 # Equal for all: the data, the online environment steps, and the settings that were tried. The
 # exceptions: PPO from scratch learns nothing from the data, of which it has only the mean and scale
-# of the states, and its settings are defaults that were not tuned; the privileged row takes the
-# simulator's steps before it goes online, and Uni-O4 beside it as many more online.
+# of the states, and its settings are defaults that were not tuned; nor were those of soft
+# actor-critic with D in every batch, which are RLPD's
+# ([arXiv 2302.02948](https://arxiv.org/abs/2302.02948)), but for two critics instead of ten, of
+# which the smaller one counts, and, at `full`, one update a step instead of twenty; the privileged
+# row takes the simulator's steps before it goes online, and Uni-O4 beside it as many more online.
 # (Episodes of evaluation feed nothing back; where the best policy is the last one, there are
 # fewer.) Online settings were chosen for two kinds of policies, denoising chains and Gaussians, on
-# Hopper-medium with a seed that no result uses; every Gaussian method has those of cloning, but
-# clones of chunks have the chain's. Offline two things were chosen on that seed: the unit in which
-# the critics of all methods learn, between two ([06](06_offline_improvement.ipynb)), and IQL's β,
-# among four. What differs by task is Uni-O4's own, with its source, and applies to every method.
+# Hopper-medium with a seed that no result uses; every Gaussian that learnt offline has those of
+# cloning, but clones of chunks have the chain's. Offline two things were chosen on that seed: the
+# unit in which the critics of all methods learn, between two ([06](06_offline_improvement.ipynb)),
+# and IQL's β, among four. What differs by task is Uni-O4's own, with its source, and applies to
+# every method.
 
 # %%
 budget = e3.budget(online)
@@ -432,3 +440,24 @@ Markdown(
     f"points** on average over rows, tasks and seeds; on episodes that chose nothing that policy "
     f"is {regained:+.1f} points from the last."
 )
+
+# %% [markdown]
+# ## Other datasets of the same task
+#
+# **Seeds do not replicate a dataset.** All seeds of a task learn from the same logged episodes, so
+# their intervals say how sure a mean is on *these* data, and nothing of what other data of the same
+# kind would have given. At `full` Hopper-medium has three datasets, each collected by another
+# agent, trained from a seed of its own until it was *medium*. `between datasets` is the standard
+# deviation of their means, `between seeds` that of the seeds on one dataset, and `by chance` what
+# the seeds alone would make of the first, were the datasets alike.
+
+# %%
+several = three_datasets.datasets_of(here.profile)
+told = "This profile has one dataset a task."
+if several:
+    by_dataset, their_runs = three_datasets.run(here.profile)
+    told = three_datasets.told(by_dataset)
+    varied = three_datasets.spread(by_dataset)
+    here.table(varied, "12_datasets", their_runs, task=", ".join(several))
+    display(varied.replace({"row": NAMES}).set_index(["row", "measure"]).round(1))
+Markdown(told)

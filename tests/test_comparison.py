@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,22 @@ from tiny_study import settled, tiny
 
 from uepo_lib import learners, shift, stages
 from uepo_lib.chain import ChainActor
-from uepo_lib.experiments import offline_to_online
+from uepo_lib.experiments import contenders as contending
+from uepo_lib.experiments import offline_to_online, three_datasets
+from uepo_lib.experiments.comparison_verdict import ONLINE_ONLY
 from uepo_lib.experiments.contenders import (
     Contender,
     contenders,
+    online_only,
     privileged,
     simulator_steps,
 )
-from uepo_lib.experiments.offline_to_online import Comparison, Measured
+from uepo_lib.experiments.offline_to_online import COMPARISONS, Comparison, Measured
 from uepo_lib.experiments.online_summary import efficiency, summary
+from uepo_lib.figures.comparison import NAMES
 from uepo_lib.methods.uepo import UEPOConfig, uepo
 from uepo_lib.methods.uni_o4 import uni_o4
+from uepo_lib.soft_actor_critic import soft_actor_critic
 from uepo_lib.stages import Study
 from uepo_lib.subpolicies import SubPolicies
 
@@ -175,6 +181,39 @@ def test_the_privileged_pair_takes_equal_steps(study: Study) -> None:
     assert (ours["simulator_steps"], theirs["simulator_steps"]) == (taken, 0)
     apart = ours["training_steps"] + taken - theirs["training_steps"]
     assert abs(apart) <= study.budget.env_steps_per_update + 8 * 4
+
+
+def test_what_learns_online_alone_is_played_on_one_task_of_full_and_paper() -> None:
+    played = {name: c for name, c in COMPARISONS.items() if c.online_only is not None}
+    assert set(played) == {"full", "paper"}
+    assert all(c.online_only in c.tasks for c in played.values())
+
+
+def test_what_learns_online_alone_is_a_row_with_nothing_offline(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        contending, "soft_actor_critic", partial(soft_actor_critic, learning_starts=256)
+    )
+    (name,) = online_only(study)
+    for played in (None, study.task.name):
+        comparison = Comparison((study.task.name,), online_only=played)
+        assert (name in offline_to_online._rows(study, comparison)) == (played is not None)
+    row = online_only(study)[name]
+    assert row.policy is None and row.online is not None
+    assert {name, "scratch"} == set(ONLINE_ONLY) and name in NAMES
+
+
+def test_another_dataset_is_measured_as_e3_measures(
+    study: Study, measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(three_datasets.DATASETS, study.profile, (study.task.name,))
+    table, runs = three_datasets.run(study.profile)
+    online = measured.online.set_index("row")
+    assert table["row"].tolist() == ["bc", "uni_o4", "uepo"] and len(runs) == 3
+    for row, name in (("bc", "bc"), ("uni_o4", "uni_o4")):
+        found = table.set_index("row").loc[row]
+        assert (found["offline"], found["end"]) == tuple(online.loc[name, ["start", "end"]])
 
 
 def test_steps_before_the_first_look_count() -> None:

@@ -21,6 +21,7 @@ from uepo_lib.experiments import (
     pixels,
     ratios,
     seed_sets,
+    three_datasets,
     tradeoffs,
 )
 from uepo_lib.experiments.online_alternatives import TITLES, alternatives
@@ -130,6 +131,11 @@ def _comparison(study: Study) -> None:
     offline_to_online.measure(study)
 
 
+def _another_dataset(study: Study) -> None:
+    """E3's headline on another dataset of the same task (12)."""
+    three_datasets.measure(study)
+
+
 def _delay(study: Study) -> None:
     """E4: scores of late policies (13); times are measured in the notebook, where all is quiet."""
     _ = latency.measure_delay(study).run
@@ -180,6 +186,7 @@ ALTERNATIVES = {f"online {name}": _alternative(name) for name in TITLES if name 
 MORE = {
     "ranking": _ranking,
     "comparison": _comparison,
+    "another dataset": _another_dataset,
     "delay": _delay,
     "sensitivity": _sensitivity,
     "initial_model": _initial_model,

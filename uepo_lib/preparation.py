@@ -17,6 +17,7 @@ from uepo_lib.experiments import (
     latency,
     offline_to_online,
     seed_sets,
+    three_datasets,
     tradeoffs,
 )
 from uepo_lib.experiments.online_alternatives import TITLES, seeds_for
@@ -100,6 +101,15 @@ def _compared(profile: str) -> Sequence[str]:
     return offline_to_online.comparison_of(profile).tasks
 
 
+def _comparison_data(profile: str) -> Sequence[str]:
+    return [*offline_to_online.data_of(profile), *three_datasets.datasets_of(profile)[1:]]
+
+
+def _comparison_jobs(profile: str) -> list[Job]:
+    others = _each_seed("another dataset", lambda name: three_datasets.datasets_of(name)[1:])
+    return _each_seed("comparison", _compared)(profile) + others(profile)
+
+
 def _seed_tasks(profile: str) -> Sequence[str]:
     return seed_sets.grid_of(profile).tasks
 
@@ -125,9 +135,7 @@ EXPERIMENTS = {
     "multi_seed": Experiment("10", _seed_tasks, _seed_jobs),
     "epsilon": Experiment("05", _E2_DATA, _each_seed("epsilon", _of(epsilon.TASK))),
     "epsilon_sensitivity": Experiment("11", _E2_DATA, _each_seed("sensitivity", _of(epsilon.TASK))),
-    "offline_to_online": Experiment(
-        "12", offline_to_online.data_of, _each_seed("comparison", _compared)
-    ),
+    "offline_to_online": Experiment("12", _comparison_data, _comparison_jobs),
     "latency": Experiment("13", _of(latency.TASK), _each_seed("delay", _of(latency.TASK))),
     "initial_model": Experiment(
         "14", _of(epsilon.TASK), _each_seed("initial_model", _of(epsilon.TASK))
