@@ -18,6 +18,7 @@ from uepo_lib.datasets import Normaliser
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import multi_seed, seed_sets
 from uepo_lib.experiments.multi_seed_verdict import CLAIMS, SEEDS, claims
+from uepo_lib.experiments.sensitivity_verdict import POINTS
 from uepo_lib.experiments.seed_sets import FRESH, GUIDED, NETWORKS, SeedGrid
 from uepo_lib.figures import multi_seed as drawn
 from uepo_lib.figures import multi_seed_routes
@@ -149,7 +150,20 @@ def test_each_claim_gets_its_three_labels(gain: float, spread: float, label: str
     for claim in UNPAIRED:
         assert said[claim.text].startswith(label), claim.text
     for claim in set(CLAIMS) - set(UNPAIRED):  # guided and unguided are equal there
-        assert said[claim.text].startswith("inconclusive")
+        assert said[claim.text].startswith("supported" if claim.margin else "inconclusive")
+
+
+@pytest.mark.parametrize(
+    ("lost", "label"),
+    [(0.9, "supported"), (1.5, "not supported"), (1.0, "inconclusive")],
+)
+def test_what_guidance_may_cost_is_a_margin(lost: float, label: str) -> None:
+    """In units of the margin, give or take a little a seed."""
+    returns, distances = tables(0.0)
+    guided = returns["set"] == GUIDED
+    returns.loc[guided, "equal_mean"] = -POINTS * lost + 0.1 * np.array([1.0, -1.0, 0.7, -0.7, 0.0])
+    said = claims(returns, distances).set_index("claim")["verdict"]
+    assert said[f"guidance costs no return, to {POINTS:g} points"].startswith(label)
 
 
 def test_guidance_is_judged_by_its_sets_alone() -> None:
