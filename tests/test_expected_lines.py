@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from uepo_lib.expectations import MET, OPEN, UNMET, answer, line, listed
+from uepo_lib.experiments import data_need, tradeoffs
 from uepo_lib.experiments import multi_seed_expected as e1
-from uepo_lib.experiments import tradeoffs
+from uepo_lib.experiments.data_need import CLONE, SELECTED
 from uepo_lib.experiments.multi_seed_verdict import SEEDS
 from uepo_lib.experiments.seed_sets import FRESH, GUIDED, ONE_NOISE, ZERO, fixed
 
@@ -163,3 +164,36 @@ def test_dials_are_open_where_seeds_disagree_and_named_where_they_differ() -> No
     assert falls.endswith(f"{MET} on η, {OPEN} on τ.") and "+10.0 on η" in falls
     assert all(one.endswith(f"{MET}.") for one in rest)
     assert "+1.000 on η" in rest[0]  # from the lowest value of the dial, not from 0
+
+
+# -- E9
+
+
+def scores(fewest: dict[str, float]) -> pd.DataFrame:
+    """All learners have 80 points with all data, π* 90, and with few what ``fewest`` says."""
+    rows = [
+        (seed, share, name, seed + (fewest[name] if share < 1 else 80.0 + 10 * (name == SELECTED)))
+        for seed in range(3)
+        for share in (0.01, 0.1, 1.0)
+        for name in (CLONE, data_need.ZERO, SELECTED)
+    ]
+    return pd.DataFrame(rows, columns=["seed", "share", "learner", "score"])
+
+
+@pytest.mark.parametrize(
+    ("fewest", "lose", "no_help"),
+    [((40.0, 40.0, 50.0), MET, MET), ((40.0, 40.0, 45.0), MET, MET),
+     ((40.0, 40.0, 70.0), MET, UNMET), ((85.0, 85.0, 95.0), UNMET, MET)],
+)  # fmt: skip
+def test_fewer_data_and_what_choosing_makes_of_it(
+    fewest: tuple[float, ...], lose: str, no_help: str
+) -> None:
+    names = (CLONE, data_need.ZERO, SELECTED)
+    lost, lead = data_need.expected(scores(dict(zip(names, fewest, strict=True))))
+    assert lost.endswith(f"{lose}.") and f"of {CLONE}" in lost
+    assert lead.endswith(f"{no_help}.")
+
+
+def test_a_learner_that_loses_nothing_is_named() -> None:
+    lost, _ = data_need.expected(scores({CLONE: 90.0, data_need.ZERO: 40.0, SELECTED: 50.0}))
+    assert f"{UNMET} of {CLONE}" in lost and f"{MET} of {SELECTED}" in lost

@@ -18,8 +18,8 @@ from uepo_lib.datasets import Normaliser
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import multi_seed, seed_sets
 from uepo_lib.experiments.multi_seed_verdict import CLAIMS, SEEDS, claims
-from uepo_lib.experiments.sensitivity_verdict import POINTS
 from uepo_lib.experiments.seed_sets import FRESH, GUIDED, NETWORKS, SeedGrid
+from uepo_lib.experiments.sensitivity_verdict import POINTS
 from uepo_lib.figures import multi_seed as drawn
 from uepo_lib.figures import multi_seed_routes
 from uepo_lib.maze import GOAL_CENTRE, ROUTES, centre

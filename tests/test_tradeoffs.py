@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 import torch
 from tiny_study import settled, tiny
 
-from uepo_lib import extraction, values
+from uepo_lib import dynamics_training, extraction, values
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import data_need, tradeoffs
 from uepo_lib.experiments.data_need import CLONE, SELECTED, ZERO, DataGrid
 from uepo_lib.experiments.tradeoffs import DialGrid, dial
+from uepo_lib.methods.uepo import uepo
 from uepo_lib.slices import SlicedStudy
 
 NOISE = (1.0, -1.0, 0.7, -0.7, 0.0)
@@ -74,24 +76,44 @@ def test_a_slice_is_what_its_learners_learn_from(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    train = values.train_iql
+    fits: list[tuple[int, int, int]] = []
+    train, train_model = values.train_iql, dynamics_training.train_dynamics
 
     def trained(cfg: Any, steps: Any, **rest: Any) -> Any:
         rows.append(len(steps))
         return train(cfg, steps, **rest)
 
+    def fitted(cfg: Any, steps: Any, chosen_by: Any, *, extra: Any, **rest: Any) -> Any:
+        fits.append((len(steps), len(chosen_by), 0 if extra is None else len(extra)))
+        return train_model(cfg, steps, chosen_by, extra=extra, **rest)
+
     monkeypatch.setattr(values, "train_iql", trained)
+    monkeypatch.setattr(dynamics_training, "train_dynamics", fitted)
     table, _ = data_need.run("tiny")
     assert set(table["learner"]) == {CLONE, ZERO, SELECTED}
     sizes = table.groupby("share")["transitions"].first()
     assert sizes[0.5] == pytest.approx(sizes[1.0] / 2, abs=1)
     found = list(data_need.evaluations(0, "tiny"))
     small = found[0][4]
-    assert small.size == sizes[0.5] == len(small.held_out[0])
+    assert small.size == sizes[0.5] == sum(map(len, small.held_out))
     assert small.windows.now.max() < small.size
     assert len(small.dataset) > small.size  # what is held out is there, for tests alone
     assert rows == sizes.sort_index().tolist()  # the critics'
     assert found[0][4].critic().run.spec.config["rows"] == small.size
+    for size, (initial, augmented) in zip(
+        sizes.sort_index(), (fits[:2], fits[2:]), strict=True
+    ):  # T̂_init and T̂ of each share: all that fits or chooses them is counted in it
+        assert initial == (size - size // 10, size // 10, 0)
+        assert augmented[:2] == initial[:2] and 0 < augmented[2] <= math.ceil(0.2 * size)
+
+
+def test_d_diff_of_a_slice_is_its_own_and_as_large_as_it_says(folder: Path) -> None:
+    *_, study = next(data_need.evaluations(0, "tiny"))
+    made = uepo(study, data_need.method(study))
+    summary = made.synthetic.run.json("summary")
+    assert summary["wanted"] == math.ceil(study.budget.augmentation_ratio * study.size)
+    assert made.model.keys[0] in made.synthetic.run.spec.parents
+    assert made.synthetic.keys[0] in made.dynamics.run.spec.parents
 
 
 def test_weights_of_a_slice_are_scaled_by_its_own_returns(

@@ -20,19 +20,26 @@ def answer(values: pd.Series, above: float = 0.0, ties: bool = False) -> str:
 
 
 def line(
-    text: str, values: pd.Series, above: float = 0.0, ties: bool = False, shown: str = "{:+.2f}"
+    text: str,
+    values: pd.Series,
+    *,
+    above: float = 0.0,
+    ties: bool = False,
+    shown: str = "{:+.2f}",
+    by: str = "on",
 ) -> str:
-    """``text``, the mean of ``values`` as ``shown`` for each task, or other name, of their index
-    (name, seed), and the answer: one for all, or by name where they differ."""
+    """``text``, the mean of ``values`` as ``shown`` for each name of their index (name, seed), and
+    the answer: one for all names, or by name where they differ. ``by`` leads to a name."""
     known = values.dropna()
     if known.empty:
         return f"{text}: nothing at this profile can say: {OPEN}."
     groups = {str(name): part for name, part in known.groupby(level=0, sort=False)}
-    told = ", ".join(f"{shown.format(part.mean())} on {name}" for name, part in groups.items())
+    told = ", ".join(f"{shown.format(part.mean())} {by} {name}" for name, part in groups.items())
     answers = {name: answer(part, above, ties) for name, part in groups.items()}
     if len(set(answers.values())) == 1:
         return f"{text}: {told}: {next(iter(answers.values()))}."
-    return f"{text}: {told}: {', '.join(f'{said} on {name}' for name, said in answers.items())}."
+    differing = ", ".join(f"{said} {by} {name}" for name, said in answers.items())
+    return f"{text}: {told}: {differing}."
 
 
 def listed(lines: list[str]) -> str:
