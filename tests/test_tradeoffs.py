@@ -13,11 +13,14 @@ import pytest
 import torch
 from tiny_study import settled, tiny
 
-from uepo_lib import dynamics_training, extraction, values
+from uepo_lib import dynamics_training, extraction, preparation, profiles, values
 from uepo_lib.errors import UsageError
-from uepo_lib.experiments import data_need, tradeoffs
+from uepo_lib.experiments import data_need, seed_sets, tradeoffs
 from uepo_lib.experiments.data_need import CLONE, SELECTED, ZERO, DataGrid
+from uepo_lib.experiments.multi_seed_verdict import SEEDS
+from uepo_lib.experiments.seed_sets import FRESH
 from uepo_lib.experiments.tradeoffs import DialGrid, dial
+from uepo_lib.figures import tradeoffs as drawn
 from uepo_lib.methods.uepo import uepo
 from uepo_lib.slices import SlicedStudy
 
@@ -211,3 +214,26 @@ def test_a_grid_of_dials_that_cannot_be_is_refused(wrong: dict[str, object]) -> 
 def test_a_grid_of_data_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         DataGrid(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_best_of_n_costs_the_episodes_that_choose_it() -> None:
+    rows = [(name, n, 40.0, 50.0) for name in (SEEDS, FRESH, "guided") for n in (1, 2, 10)]
+    returns = pd.DataFrame(rows, columns=["set", "n", "mean", "other_half"])
+    page = drawn._of_n(returns.assign(task="hopper-medium-replay", seed=0), half=10)
+    assert set(page["line"]) == {SEEDS, FRESH} and set(page["task"]) == {"hopper-medium-replay"}
+    shown = page[page["line"] == SEEDS].pivot(index="value", columns="row", values="y")
+    assert shown["costs"].tolist() == [0, 20, 100]
+    assert shown["buys"].tolist() == [40, 50, 50]
+
+
+@pytest.mark.parametrize("profile", ["smoke", "laptop", "full", "paper"])
+def test_the_page_of_dials_shows_only_what_is_prepared(profile: str) -> None:
+    """Its n is E1's on a task that E1 has at this profile, its ratio E2's."""
+    jobs = preparation.EXPERIMENTS["tradeoffs"].jobs(profile)
+    task = seed_sets.grid_of(profile).tasks[0]
+    for seed in profiles.budget(profile).seeds:
+        assert (task, "seeds", seed) in preparation.EXPERIMENTS["multi_seed"].jobs(profile)
+        assert {(task, "seeds", seed), ("hopper-medium", "sensitivity", seed)} <= set(jobs)
+    everything = preparation._experiment_jobs(profile)
+    assert set(jobs) <= set(everything) and len(everything) == len(set(everything))
+    assert task in preparation.EXPERIMENTS["tradeoffs"].data(profile)

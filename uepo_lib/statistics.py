@@ -73,6 +73,14 @@ def verdict(gains: Sequence[float], margin: float = 0.0) -> str:
     return f"{'not supported' if interval.high < -margin else 'inconclusive'} ({seen})"
 
 
+def shown(gains: Sequence[float], digits: int) -> str:
+    """The mean of gains, one a seed, and its interval, which one seed does not have."""
+    if len(gains) < 2:
+        return f"{np.mean(gains):+.{digits}f}"
+    found = mean_interval(gains)
+    return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+
+
 def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     """A table of verdicts as it is shown: in place of ``gains``, one a seed, the interval of their
     mean, ``low`` and ``high``, and how many ``seeds`` there are. One seed has no interval."""
