@@ -35,10 +35,10 @@ def series(**values: list[float]) -> pd.Series:
 
 def test_a_line_tells_means_and_where_answers_differ() -> None:
     assert line("It grows", series(a=[1.0, 3.0], b=[1.0, 1.0])) == (
-        f"It grows: +2.00 on a, +1.00 on b: {MET}."
+        f"It grows: +2.00 (a); +1.00 (b): {MET}."
     )
     found = line("It grows", series(a=[1.0, 3.0], b=[1.0, -2.0]), shown="{:+.0f}")
-    assert found == f"It grows: +2 on a, -0 on b: {MET} on a, {OPEN} on b."
+    assert found == f"It grows: +2 (a); -0 (b): {MET} (a); {OPEN} (b)."
     assert line("Most", series(a=[0.4, 0.3]), above=0.5).endswith(f"{UNMET}.")
     assert line("It grows", pd.Series(dtype=float)).endswith(f"can say: {OPEN}.")
     assert listed(["x", "y"]).endswith("- x\n- y")
@@ -78,7 +78,7 @@ def members(worse: int) -> pd.DataFrame:
 @pytest.mark.parametrize(("ahead", "said"), [(1.0, MET), (-1.0, UNMET), (0.0, UNMET)])
 def test_seeds_differ_beyond_chance_where_there_is_one_mode(ahead: float, said: str) -> None:
     differ, _, smaller = e1.of_returns(returns(between=ahead), members(9))
-    assert differ.endswith(f"{ahead:+.2f} on {ONE}: {said}.") and MANY not in differ
+    assert differ.endswith(f"{ahead:+.2f} ({ONE}): {said}.") and MANY not in differ
     assert smaller.endswith(f"{said}.") and MANY in smaller and "κ = 0.25" in smaller
     manyfold = returns(between=ahead).query("task == @MANY")
     assert e1.of_returns(manyfold, members(9).query("task == @MANY"))[0].endswith(f"{OPEN}.")
@@ -87,7 +87,7 @@ def test_seeds_differ_beyond_chance_where_there_is_one_mode(ahead: float, said: 
 @pytest.mark.parametrize(("worse", "said"), [(9, MET), (6, MET), (5, UNMET), (1, UNMET)])
 def test_most_seeds_is_more_than_half(worse: int, said: str) -> None:
     found = e1.of_returns(returns(), members(worse))[1]
-    assert found.endswith(f"{10 * worse}% on {ONE}: {said}.") and MANY not in found
+    assert found.endswith(f"{10 * worse}% ({ONE}): {said}.") and MANY not in found
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def distances(plans: float, ways: float, rho: float = 0.3, floor: float = 0.8) -
 
 
 def test_distances_are_compared_by_their_factors() -> None:
-    assert e1.of_distances(distances(4.0, 2.0))[0].endswith(f"+1.00 on {MANY}: {MET}.")
+    assert e1.of_distances(distances(4.0, 2.0))[0].endswith(f"+1.00 ({MANY}): {MET}.")
     assert e1.of_distances(distances(2.0, 4.0))[0].endswith(f"{UNMET}.")
     without = distances(4.0, 2.0).query("set != @GUIDED")
     assert e1.of_distances(without)[0].endswith(f"{OPEN}.")
@@ -123,7 +123,7 @@ def test_distances_are_compared_by_their_factors() -> None:
 
 def test_div_is_no_better_than_plain_distance_and_mostly_floor() -> None:
     _, level, floor = e1.of_distances(distances(1.0, 1.0))
-    assert level.endswith(f"{MET}.") and floor.endswith(f"80% on {ONE}: {MET}.")
+    assert level.endswith(f"{MET}.") and floor.endswith(f"80% ({ONE}): {MET}.")
     _, better, little = e1.of_distances(distances(1.0, 1.0, rho=0.4, floor=0.4))
     assert better.endswith(f"{UNMET}.") and little.endswith(f"{UNMET}.")
     assert e1.of_distances(distances(1.0, 1.0, floor=0.0))[2].endswith(f"{OPEN}.")  # no noise
@@ -161,9 +161,9 @@ def test_dials_are_open_where_seeds_disagree_and_named_where_they_differ() -> No
     table = dials(1.0, 1.0, 0.5, -5.0)
     table.loc[(table["dial"] == "tau") & (table["seed"] == 0), "score"] = 60.0
     *rest, falls = tradeoffs.expected(table)
-    assert falls.endswith(f"{MET} on η, {OPEN} on τ.") and "+10.0 on η" in falls
+    assert falls.endswith(f"{MET} (η); {OPEN} (τ).") and "+10.0 (η)" in falls
     assert all(one.endswith(f"{MET}.") for one in rest)
-    assert "+1.000 on η" in rest[0]  # from the lowest value of the dial, not from 0
+    assert "+1.000 (η)" in rest[0]  # from the lowest value of the dial, not from 0
 
 
 # -- E9
@@ -190,10 +190,10 @@ def test_fewer_data_and_what_choosing_makes_of_it(
 ) -> None:
     names = (CLONE, data_need.ZERO, SELECTED)
     lost, lead = data_need.expected(scores(dict(zip(names, fewest, strict=True))))
-    assert lost.endswith(f"{lose}.") and f"of {CLONE}" in lost
+    assert lost.endswith(f"{lose}.") and f"({CLONE})" in lost
     assert lead.endswith(f"{no_help}.")
 
 
 def test_a_learner_that_loses_nothing_is_named() -> None:
     lost, _ = data_need.expected(scores({CLONE: 90.0, data_need.ZERO: 40.0, SELECTED: 50.0}))
-    assert f"{UNMET} of {CLONE}" in lost and f"{MET} of {SELECTED}" in lost
+    assert f"{UNMET} ({CLONE})" in lost and f"{MET} ({SELECTED})" in lost

@@ -17,6 +17,7 @@ from uepo_lib.coverage import NO_MODE
 from uepo_lib.datasets import Normaliser
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import multi_seed, seed_sets
+from uepo_lib.experiments.multi_seed_expected import expected
 from uepo_lib.experiments.multi_seed_verdict import CLAIMS, SEEDS, claims
 from uepo_lib.experiments.seed_sets import FRESH, GUIDED, NETWORKS, SeedGrid
 from uepo_lib.experiments.sensitivity_verdict import POINTS
@@ -218,6 +219,8 @@ def test_every_set_of_every_size_has_its_row(folder: Path) -> None:
     one = returns[returns["set"] == SEEDS].set_index("n")["mean"]
     assert one[1] == pytest.approx(one[3])  # each member once, or all together
     assert len(claims(returns, distances)) > 0
+    lines = expected(returns, distances, multi_seed.members_table(tiny()))
+    assert len(lines) == 9 and all("open" in one for one in lines)  # one seed
 
 
 def test_sets_that_played_more_are_cut_to_the_shortest(

@@ -71,6 +71,7 @@ def test_every_setting_once_and_the_unguided_set_at_zero(folder: Path) -> None:
     assert (table.loc[table["value"] == 0, "power"] == 0).all()
     same = table[table["value"].isin([0.5, 1.0])].drop(columns=["dial", "value"])
     assert (same.iloc[0] == same.iloc[1]).all()  # both are the default setting
+    assert all("open" in one for one in tradeoffs.expected(table))  # one seed
     powers = table.set_index(["dial", "value"])["power"]
     assert powers["tau", 2.0] > powers["tau", 1.0]
 
@@ -94,6 +95,7 @@ def test_a_slice_is_what_its_learners_learn_from(
     monkeypatch.setattr(dynamics_training, "train_dynamics", fitted)
     table, _ = data_need.run("tiny")
     assert set(table["learner"]) == {CLONE, ZERO, SELECTED}
+    assert all("open" in one for one in data_need.expected(table))  # one seed
     sizes = table.groupby("share")["transitions"].first()
     assert sizes[0.5] == pytest.approx(sizes[1.0] / 2, abs=1)
     found = list(data_need.evaluations(0, "tiny"))
@@ -160,8 +162,8 @@ def test_dials_get_their_three_labels(high: float, spread: float, label: str) ->
 def test_dials_are_told_a_line_a_claim() -> None:
     lines = tradeoffs.told(tradeoffs.verdicts(dials_table(0.0, 1.5, 0.0))).splitlines()
     assert len(lines) == len(tradeoffs.CLAIMS)
-    power = "- a higher τ perturbs more: +1.5 units of an action, supported (5 of 5 positive"
-    assert lines[0].startswith(power)
+    first = "- a higher η moves what is done further apart: +1.5 standard deviations of a state, "
+    assert lines[0].startswith(f"{first}supported (5 of 5 positive")
     assert lines[-1].startswith("- a higher τ costs return: +1.5 points, supported")
 
 

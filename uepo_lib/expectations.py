@@ -26,23 +26,22 @@ def line(
     above: float = 0.0,
     ties: bool = False,
     shown: str = "{:+.2f}",
-    by: str = "on",
 ) -> str:
     """``text``, the mean of ``values`` as ``shown`` for each name of their index (name, seed), and
-    the answer: one for all names, or by name where they differ. ``by`` leads to a name."""
+    the answer: one for all names, or by name where they differ."""
     known = values.dropna()
     if known.empty:
         return f"{text}: nothing at this profile can say: {OPEN}."
     groups = {str(name): part for name, part in known.groupby(level=0, sort=False)}
-    told = ", ".join(f"{shown.format(part.mean())} {by} {name}" for name, part in groups.items())
+    told = "; ".join(f"{shown.format(part.mean())} ({name})" for name, part in groups.items())
     answers = {name: answer(part, above, ties) for name, part in groups.items()}
     if len(set(answers.values())) == 1:
         return f"{text}: {told}: {next(iter(answers.values()))}."
-    differing = ", ".join(f"{said} {by} {name}" for name, said in answers.items())
+    differing = "; ".join(f"{said} ({name})" for name, said in answers.items())
     return f"{text}: {told}: {differing}."
 
 
 def listed(lines: list[str]) -> str:
     """Lines as a list, below what the answers mean."""
-    rule = "Every seed as expected is *met*, none *not met*; else, and from one seed, *open*:"
+    rule = "*Met*: every seed is as expected. *Not met*: none is. *Open*: else, or a single seed."
     return "\n".join([rule, "", *(f"- {one}" for one in lines)])

@@ -84,12 +84,13 @@ def shown(gains: Sequence[float], digits: int) -> str:
 def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     """A table of verdicts as it is shown: in place of ``gains``, one a seed, the interval of their
     mean, ``low`` and ``high``, and how many ``seeds`` there are. One seed has no interval."""
+    told = table.drop(columns="gains")
+    place = list(table).index("gains")
     found = [mean_interval(gains) if len(gains) > 1 else None for gains in table["gains"]]
-    ends = {name: [getattr(one, name, math.nan) for one in found] for name in ("low", "high")}
-    ends["seeds"] = [len(gains) for gains in table["gains"]]
-    place = table.columns.get_loc("gains")
-    before, after = table.iloc[:, :place], table.iloc[:, place + 1 :]
-    return pd.concat([before, pd.DataFrame(ends, index=table.index), after], axis=1)
+    told.insert(place, "low", [one.low if one else math.nan for one in found])
+    told.insert(place + 1, "high", [one.high if one else math.nan for one in found])
+    told.insert(place + 2, "seeds", [len(gains) for gains in table["gains"]])
+    return told
 
 
 def weakest(labels: Sequence[str]) -> str:

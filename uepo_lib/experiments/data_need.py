@@ -167,8 +167,8 @@ def expected(table: pd.DataFrame) -> list[str]:
     fewest, most = wide.loc[table["share"].min()], wide.loc[table["share"].max()]
     lead = (most[SELECTED] - most[ZERO]) - (fewest[SELECTED] - fewest[ZERO])
     return [
-        line("All learners lose by fewer data, in points", (most - fewest).T.stack(),
-             shown="{:+.1f}", by="of"),
-        line("Choosing does not make up for it, in points of the lead over zero noise less",
+        line("All learners lose by fewer data (points)", (most - fewest).T.stack(),
+             shown="{:+.1f}"),
+        line("Choosing does not make up for it (lead over zero noise, in points, less)",
              pd.concat({TASK: lead}), ties=True, shown="{:+.1f}"),
     ]  # fmt: skip

@@ -22,15 +22,15 @@ def expected(returns: pd.DataFrame, distances: pd.DataFrame, members: pd.DataFra
 def of_returns(returns: pd.DataFrame, members: pd.DataFrame) -> list[str]:
     """Seeds against fresh noise and κ = 0 where D has one mode; the smallest κ against κ = 1."""
     between = _wide(returns, "between")
-    kappas = [float(name.removeprefix("κ = ")) for name in between if name.startswith("κ = ")]
-    smallest = fixed(min(kappas))
+    names = [str(name) for name in between]
+    smallest = fixed(min(float(name[4:]) for name in names if name.startswith("κ = ")))
     return [
-        line("Where D has one mode, seeds differ in return beyond chance, in points of the sd of "
-             "true means more than equal policies", _one_mode(_less(between, SEEDS, FRESH))),
-        line("There most seeds are worse than zero noise, as a share",
+        line("Where D has one mode, seeds differ in return beyond chance (sd of true means, in "
+             "points, more than of equal policies)", _one_mode(_less(between, SEEDS, FRESH))),
+        line("There most seeds are worse than zero noise (share of them)",
              _one_mode(worse_than_zero(members)), above=0.5, shown="{:.0%}"),
-        line(f"Smaller κ draws seeds together, in points of that sd less at {smallest} than at "
-             f"{SEEDS}", _less(between, SEEDS, smallest)),
+        line(f"Smaller κ draws seeds together (that sd, in points, less at {smallest} than at "
+             f"{SEEDS})", _less(between, SEEDS, smallest)),
     ]  # fmt: skip
 
 
@@ -38,11 +38,11 @@ def of_routes(returns: pd.DataFrame) -> list[str]:
     """In the maze, at the largest n."""
     kept, reached = _wide(returns, "persistence"), _wide(returns, "coverage")
     return [
-        line("A seed keeps to a route more often than chance, as a share of pairs of arrivals more "
-             "than fresh noise", _less(kept, SEEDS, FRESH)),
-        line("n seeds reach no more routes than n draws, routes fewer",
+        line("A seed keeps to a route more often than chance (share of pairs of arrivals, more "
+             "than of fresh noise)", _less(kept, SEEDS, FRESH)),
+        line("n seeds reach no more routes than n draws (routes fewer)",
              _less(reached, FRESH, SEEDS), ties=True),
-        line("n models with one noise reach fewer, routes fewer than n seeds",
+        line("n models with one noise reach fewer (routes fewer than n seeds)",
              _less(reached, SEEDS, ONE_NOISE)),
     ]  # fmt: skip
 
@@ -51,15 +51,16 @@ def of_distances(distances: pd.DataFrame) -> list[str]:
     """Plans against what is done; div against plain distance; div against its floor."""
     table = distances.set_index(["task", "seed"])
     ours = table[table["set"] == SEEDS]
-    plans, ways = (_wide(distances, column).map(np.log2) for column in ("plan_rms", "executed_rms"))
+    plans, done = (_wide(distances, column).map(np.log2) for column in ("plan_rms", "executed_rms"))
+    factors = _less(plans, GUIDED, SEEDS) - _less(done, GUIDED, SEEDS)
     known = ours[ours["floor"] > 0]
     return [
-        line("Guidance moves plans apart more than what is done, log₂ of the factors of both "
-             "distances", _less(plans, GUIDED, SEEDS) - _less(ways, GUIDED, SEEDS)),
-        line("div ranks pairs no better than the plain distance of plans, ρ less",
+        line("Guidance moves plans apart more than what is done (log₂ of the factor of the one "
+             "distance over that of the other)", factors),
+        line("div ranks pairs no better than the plain distance of plans (ρ less)",
              ours["rho_rms"] - ours["rho"], ties=True),
-        line("On noisy data most of div is the floor, as a share", known["floor"] / known["div"],
-             above=0.5, shown="{:.0%}"),
+        line("On noisy data most of div is the floor (floor over div)",
+             known["floor"] / known["div"], above=0.5, shown="{:.0%}"),
     ]  # fmt: skip
 
 

@@ -229,13 +229,13 @@ def expected(table: pd.DataFrame) -> list[str]:
     none = part[(table["value"] == 0).to_numpy()]
     some = part[(table["value"] > 0).to_numpy()].sort_values("value", kind="stable")
     lowest = some[~some.index.duplicated()]
-    moved = {name: np.log2(last[name] / none[name]) for name in ("div", "executed_rms")}
+    factors = (last["div"] / none["div"]) / (last["executed_rms"] / none["executed_rms"])
     return [
-        line("The perturbation grows with both dials (with τ by the formula), in action units",
+        line("The perturbation grows with both dials, with τ by the formula (in action units)",
              last["power"] - lowest["power"], shown="{:+.3f}"),
-        line("Plans move apart, div more than unguided", last["div"] - none["div"]),
-        line("What is done moves less than plans, log₂ of the factors of both distances",
-             moved["div"] - moved["executed_rms"]),
-        line("Return falls, points below the unguided set", none["score"] - last["score"],
+        line("Plans move apart (div, more than unguided)", last["div"] - none["div"]),
+        line("What is done moves less (log₂ of the factor of div over that of its distance)",
+             factors.map(np.log2)),
+        line("Return falls (points below the unguided set)", none["score"] - last["score"],
              shown="{:+.1f}"),
     ]  # fmt: skip

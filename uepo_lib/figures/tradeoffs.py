@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -52,7 +54,8 @@ def dials_page(
 def _of_n(returns: pd.DataFrame, half: int) -> pd.DataFrame:
     """One half of the episodes chooses: that is what the best of n costs. One needs no choice."""
     rows = []
-    for row in returns[returns["set"].isin([fixed(1.0), FRESH])].itertuples():
+    shown: Any = returns[returns["set"].isin([fixed(1.0), FRESH])].itertuples()
+    for row in shown:
         best, paid = (row.mean, 0) if row.n == 1 else (row.other_half, row.n * half)
         about, mine = (row.task, "n", row.n), (row.set, row.seed)
         rows.append((*about, BUYS, f"normalised score, {_SEEDS}", *mine, best))
