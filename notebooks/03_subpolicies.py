@@ -138,8 +138,9 @@ assert torch.allclose(alone[0], first[3], atol=1e-5)  # alone as among ten
 # of four on average. This is the null: a set that covers more than this is diverse, one that
 # merely matches it is lucky as often as not. Expectation: plain seeds match it. Two more numbers
 # have such a null. The *entropy* of a set's doors, over $\log 4$, says how evenly it is spread. The
-# *persistence* of a sub-policy is the probability that it heads for the same door in two states:
-# 1 for a policy that has a door, $\sum_m p_m^2 = \frac14$ for one that draws anew.
+# *persistence* of a sub-policy is the probability that it heads for the same door in two states,
+# of those in which it heads for one: 1 for a policy that has a door, $\sum_m p_m^2 = \frac14$ for
+# one that draws anew.
 
 # %% tags=["nbval-check-output"]
 noise = seeded_noise(2400, 1, model.action_shape)
@@ -293,7 +294,7 @@ Markdown(
     f"{modes['one model, guided, τ of D, 5 steps']:.2f} modes at five reverse steps. At fifty it "
     f"takes them from {modes['one model, fixed noise']:.2f} to {modes['one model, guided']:.2f} "
     f"with their own τ and to **{modes['one model, guided, τ of D']:.2f}** with the τ of D. Its "
-    "price is persistence: in two states a sub-policy has the same door in "
+    "price is persistence: where it heads for a door in two states, it is the same one in "
     f"{at_four.loc['one model, guided, τ of D', 'persistence']:.0%} of the cases, without guidance "
     f"in {fixed.persistence:.0%}."
 )

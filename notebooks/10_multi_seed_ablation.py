@@ -27,7 +27,8 @@
 # **Our choices.** A2: sub-policy $i$ is the model with its noise $\varepsilon_i$ and temperature
 # $\kappa$, a function of the state. The *null* is fresh noise: n policies, each with a generator of
 # its own, which are equal in distribution; whatever they show is chance. A3: guided sets play as
-# sets, at the strongest $\eta$ of notebook 04, beside ungated noise of equal power.
+# sets, at the strongest $\eta$ of notebook 04 (UEPO's own is gentler), beside ungated noise of
+# equal power.
 #
 # **Run time** beyond shared models: about half a minute at `smoke`, about ten minutes on two cores
 # at `laptop`.
@@ -35,7 +36,7 @@
 # **Inputs.** Hopper-medium-replay (many behaviours) and the maze (four routes, equally often), at
 # `full` also Hopper-medium (one behaviour, noisy; at `laptop` 03 shows its seeds) and the same with
 # less noise; one diffusion model a task and seed. On the maze, once: n more models, n Gaussian
-# clones, each with $1/n$ of the updates, and one mixture-density network.
+# clones, each with a share of the updates, and one mixture-density network.
 #
 # **Outputs.** Seven figures with their tables, and a table of verdicts.
 
@@ -48,14 +49,18 @@ import torch
 from IPython.display import Markdown
 
 from uepo_lib import notebook
-from uepo_lib.coverage import coverage, null_coverage, persistence
+from uepo_lib.coverage import NO_MODE, coverage, null_coverage, persistence
 from uepo_lib.ensembles import best_of_n, between_sd
+from uepo_lib.expectations import listed
 from uepo_lib.experiments import multi_seed as e1
-from uepo_lib.experiments.multi_seed_verdict import claims
+from uepo_lib.experiments.multi_seed_expected import expected
+from uepo_lib.experiments.multi_seed_verdict import POINTS, claims
 from uepo_lib.experiments.seed_sets import FRESH, GAUSSIANS, GUIDED, NETWORKS, fixed, grid_of
 from uepo_lib.figures import multi_seed as drawn
 from uepo_lib.figures import multi_seed_routes as in_maze
+from uepo_lib.guided_sets import SHIPPED, STRONG
 from uepo_lib.stages import Study
+from uepo_lib.statistics import with_intervals
 
 # %%
 names = ("members", "beyond_chance", "routes", "coverage", "paths", "distances", "film")
@@ -76,16 +81,19 @@ seeds = fixed(1.0)
 #
 # n equal policies look different: each plays only so many episodes. Two of the measures below are
 # built to see through that. *The sd of the members' true means* takes from the spread of their
-# means what the episodes explain. *The best of n* is chosen on one half of the episodes and judged
-# on the other. On ten equal policies both must find next to nothing: a variance that is cut at 0
-# stays positive on average.
+# means what chance explains; all members begin an episode alike, so what a reset is worth to all
+# of them is no chance between them. *The best of n* is chosen on one half of the episodes and
+# judged on the other. On ten equal policies both must find next to nothing: a variance that is cut
+# at 0 stays positive on average.
 
 # %% tags=["nbval-check-output"]
 generator = torch.Generator().manual_seed(0)
 equal = torch.randn(200, 10, 20, generator=generator)  # 200 sets of 10 equal policies, 20 episodes
 differing = equal + torch.linspace(-1, 1, 10)[:, None]
+resets = differing + 10 * torch.randn(200, 1, 20, generator=generator)  # the same for all members
+kinds = {"equal": equal, "differing by up to ±1": differing, "the same, with resets": resets}
 rows = {}
-for name, sets in {"equal": equal, "differing by up to ±1": differing}.items():
+for name, sets in kinds.items():
     best = [best_of_n(one, generator, 20) for one in sets[:50]]
     rows[name] = {
         "spread of means": float(sets.mean(2).std(1).mean()),
@@ -101,19 +109,24 @@ assert null.loc["equal", "best, same half"] > 0.3  # what a naive "best of ten" 
 assert abs(null.loc["equal", "best, other half"]) <= 0.1
 assert null.loc["equal", "sd of true means"] < null.loc["equal", "spread of means"]
 true_sd = float(torch.linspace(-1, 1, 10).std())
-assert abs(null.loc["differing by up to ±1", "sd of true means"] - true_sd) < 0.1
+for name in ("differing by up to ±1", "the same, with resets"):
+    assert abs(null.loc[name, "sd of true means"] - true_sd) < 0.1
 
 # %% [markdown]
 # And n draws from four equally likely routes reach $4 (1 - 0.75^n)$ of them on average; a member
-# that draws anew repeats its route in a quarter of all pairs of episodes.
+# that draws anew repeats its route in a quarter of all pairs of episodes in which it arrives,
+# however often it does.
 
 # %% tags=["nbval-check-output"]
 draws = torch.randint(4, (10, 4_000), generator=torch.Generator().manual_seed(0))
 kept_to = draws[:, :1].expand(-1, 4_000)  # each member keeps to its first
+seldom = torch.arange(4_000) % 4 > 0  # three of four episodes do not arrive
 {
     "reached by 10 draws": (round(coverage(draws), 2), round(null_coverage(10), 2)),
     "repeated by draws": round(persistence(draws), 2),
+    "by draws that seldom arrive": round(persistence(draws.masked_fill(seldom, NO_MODE)), 2),
     "repeated by a member with a mode": persistence(kept_to),
+    "by one that seldom arrives": persistence(kept_to.masked_fill(seldom, NO_MODE)),
 }
 
 # %% [markdown]
@@ -180,8 +193,9 @@ here.draw("10_coverage", routes, played, task=grid.rivals)
 
 # %% [markdown]
 # **What to see.** Left: the grey curve is what draws from four equally likely routes reach; a set
-# above it covers more than draws do. Right: 1 is a member that always takes the same route, ¼ one
-# that draws anew.
+# above it covers more than draws do. Right, of pairs of episodes that arrive: 1 is a member that
+# always takes the same route, ¼ one that draws anew. How often members arrive stands in the table
+# (`arrived`); one that does not is missing on the right and covers nothing on the left.
 
 # %%
 columns = ["coverage", "entropy", "persistence", "arrived"]
@@ -189,10 +203,13 @@ most = routes[routes["n"] == grid.n]
 by_set = most.groupby("set", sort=False)
 by_set[columns].mean().round(2).assign(seeds=by_set["seed"].nunique())
 
-# %% [markdown]
-# n models stand in this table once, with the first seed, each trained for
-# `rival_share` of the updates: together they cost what the one model costs. Compare them on that
-# seed:
+# %%
+each, all_of_them = grid.rival_share, grid.n * grid.rival_share
+Markdown(
+    f"n models stand in this table once, with the first seed: whatever they show, one seed decides "
+    f"nothing. Each is trained for {each:.0%} of the updates of the one model, all together for "
+    f"{all_of_them:.0%}, so that the comparison is also one of training. On that seed:"
+)
 
 # %%
 most[most["seed"] == maze.seed].set_index("set")[["seed", *columns]].round(2)
@@ -243,17 +260,32 @@ film = drawn.film_table(hopper, grid)
 here.draw("10_film", film, played, task=hopper.task.name, seeds=[hopper.seed])
 
 # %% [markdown]
-# ## Verdicts
-#
-# Each claim is a difference that the paper's idea makes positive, one number a seed; fewer than
-# five seeds decide nothing. Guided sets pay n plans for one and play fewer episodes; their return
-# is compared over those episodes alone. This rule, and the claim against n models without noise,
-# were added when a first table had been seen.
+# ## What was expected, and what came
 
 # %%
-said = claims(returns, distances)
-here.table(said.drop(columns="gains"), "10_claims", compared, task=", ".join(grid.tasks))
-said.drop(columns="gains").round(2)
+Markdown(listed(expected(returns, distances, members)))
+
+# %% [markdown]
+# ## Verdicts
+#
+# Each claim is a difference that the paper's idea makes positive, one number a seed, told with its
+# mean over seeds (`gain`) and the interval of that; fewer than five seeds decide nothing. Guided
+# sets pay n plans for one and play fewer episodes; their return is compared over those episodes
+# alone. Added when a first table had been seen: this rule, the claim against n models without
+# noise, the margin of what guidance may cost, and that routes are compared among arrivals.
+
+# %%
+said = with_intervals(claims(returns, distances))
+here.table(said, "10_claims", [*played, *compared], task=", ".join(grid.tasks))
+said.round(2)
+
+# %%
+Markdown(
+    f"The guided sets here have {STRONG}, and n = {grid.n}; those that make D_diff have {SHIPPED}, "
+    f"and n = {here.budget.num_subpolicies}. What is said of guidance is said of the former. It "
+    f"*costs no return* if the interval lies above −{POINTS:g} points of normalised score, E2's "
+    "margin: less is no difference between two choices of a policy."
+)
 
 # %%
 assert set(said["task"]) == set(grid.tasks)

@@ -25,13 +25,14 @@
 # times $|D|$. No sweep of any dial is given. The method is said to reduce the need for expert data.
 #
 # **Our choices.** One dial at a time, the others at their defaults. $\tau$ in units of its
-# calibrated value (A4); $\eta$ as printed, the same at every reverse step. $n$ is read off E1 and
-# the ratio off E2, from the same runs as in notebooks 10 and 11.
+# calibrated value (A4); $\eta$ as printed, the same at every reverse step. $n$ is read off E1, on
+# the first of its tasks, and the ratio off E2, from the same runs as in notebooks 10 and 11.
 #
-# **Run time** beyond shared runs: half a minute at `smoke`, about ten minutes on two cores at
+# **Run time** beyond shared runs: half a minute at `smoke`, about twelve minutes on two cores at
 # `laptop`.
 #
-# **Inputs.** Hopper-medium: the diffusion policy of each seed; slices of 1, 10 and 100 % of D.
+# **Inputs.** Hopper-medium: the diffusion policy of each seed; slices of D, the largest of them all
+# but the episodes that are held out elsewhere. E1's and E2's runs.
 #
 # **Outputs.** Two figures with their tables, and two tables of verdicts.
 
@@ -45,11 +46,13 @@ from IPython.display import Markdown
 
 from uepo_lib import notebook
 from uepo_lib.divergence import Guidance, GuidanceConfig
+from uepo_lib.expectations import listed
 from uepo_lib.experiments import data_need as e9
-from uepo_lib.experiments import multi_seed, ratios
+from uepo_lib.experiments import multi_seed, ratios, seed_sets
 from uepo_lib.experiments import tradeoffs as e7
 from uepo_lib.figures import tradeoffs as drawn
 from uepo_lib.stages import Study
+from uepo_lib.statistics import with_intervals
 
 # %%
 outputs = [p for n in ("dials", "data_need") for p in (f"figures/16_{n}.png", f"tables/16_{n}.csv")]
@@ -98,8 +101,11 @@ dial_runs = [run for _, runs in parts for run in runs]
 dials.groupby(["dial", "value"]).mean().drop(columns="seed").round(3)
 
 # %%
+Markdown(listed(e7.expected(dials)))
+
+# %%
 said = e7.verdicts(dials)
-here.table(said.drop(columns="gains"), "16_claims", dial_runs, task=e7.TASK)
+here.table(with_intervals(said), "16_claims", dial_runs, task=e7.TASK)
 Markdown(f"From a dial's lowest value to its highest, + where it holds:\n\n{e7.told(said)}")
 
 # %%
@@ -113,6 +119,14 @@ assert (highest["tau"] > lowest["tau"]).all()  # as the formula has it, on every
 # **Expectation**: all learners lose by fewer data. Choosing among noises does not make up for it,
 # since the $\hat T$ and $Q$ that choose are learnt from the same few.
 #
+# Each learner is given one slice of D and nothing else but the scale of states, which is that of
+# all of D. The clone and the diffusion policy learn from the whole slice. *UEPO, selected* is the
+# offline phase of Algorithm 1 on it: the critic learns from all of it, $\hat T_{init}$ from nine
+# tenths, while the last tenth chooses its weights and sets the filter's reference; $D_{diff}$ comes
+# from that $\hat T_{init}$ and is a multiple of the slice; $(i, \kappa)$ is chosen by AM-Q in the
+# $\hat T$ of both. (First tables had been seen when UEPO was given its $D_{diff}$ here, and lost a
+# held-out part of D that chose for it.)
+#
 # The claim needs both questions of the table: is $\pi^*$ ahead of plain cloning, and further ahead
 # with fewer data? All learners make fewer updates here than in 12, the critic that chooses too: a
 # lead is to be compared with the leads at other shares of D, not with those in 12.
@@ -122,9 +136,13 @@ data, data_runs = e9.run(here.profile)
 here.draw("16_data_need", data, data_runs, task=e9.TASK)
 
 # %%
+Markdown(listed(e9.expected(data)))
+
+# %%
 needed = e9.needs_less(data)
-here.table(needed.drop(columns="gains"), "16_needs_less", data_runs, task=e9.TASK)
-needed.drop(columns="gains").round({"gain": 1})
+shown = with_intervals(needed)
+here.table(shown, "16_needs_less", data_runs, task=e9.TASK)
+shown.round({"gain": 1, "low": 1, "high": 1})
 
 # %%
 Markdown(e9.told(needed))
@@ -132,16 +150,21 @@ Markdown(e9.told(needed))
 # %% [markdown]
 # ## All dials on one page
 #
-# A column a dial: above what turning it buys, below what it costs. Thin lines are seeds. For $n$,
-# *fresh noise* is what n equal policies would show; for the ratio, *simulator* is privileged.
+# A column a dial, and the task it was turned on: above what turning it buys, below what it costs.
+# Thin lines are seeds. For $n$, *fresh noise* is what n equal policies would show; for the ratio,
+# *simulator* is privileged. What $n$, the ratio and the data cost is counted, not measured: of $n$,
+# the episodes in the environment that choose the best by its return.
 
 # %%
-seeds_tables = [multi_seed.returns_table(study) for study in studies]
+e1 = seed_sets.grid_of(here.profile)
+played = [Study(e1.tasks[0], seed, here.profile, progress=False) for seed in here.budget.seeds]
+seeds_tables = [multi_seed.returns_table(study, e1) for study in played]
 returns = pd.concat([table for table, _ in seeds_tables], ignore_index=True)
 seed_runs = [run for _, runs in seeds_tables for run in runs]
 ratio, ratio_runs = ratios.run(here.profile)
-page = drawn.dials_page(returns, dials, ratio, data)
-here.draw("16_dials", page, [*seed_runs, *dial_runs, *ratio_runs, *data_runs], task=e7.TASK)
+page = drawn.dials_page(returns, e1.episodes, dials, ratio, data)
+shown_on = ", ".join(dict.fromkeys(page["task"]))
+here.draw("16_dials", page, [*seed_runs, *dial_runs, *ratio_runs, *data_runs], task=shown_on)
 
 # %% [markdown]
 # **How to read it for your own task.** A dial is worth turning where the upper line rises beyond

@@ -111,13 +111,42 @@ def test_guidance_is_told_beside_its_control_which_has_no_part_in_the_label() ->
     made = results(1.0)
     table = made.__dict__["seeds"]
     control = table["claim"] == "guidance moves it further apart than noise of equal power"
-    table.loc[control, ["gain", "verdict"]] = [-0.5, "not supported"]
+    table.loc[control, "verdict"] = "not supported"
+    table["gains"] = [[-0.5, -0.4, -0.6] if told else gains
+                      for told, gains in zip(control, table["gains"], strict=True)]  # fmt: skip
     row = (
         claims.judge(made).set_index("claim").loc["the guidance makes sub-policies act differently"]
     )
     assert row["verdict"] == "supported"
-    assert "more than unguided: +1.00 (maze-routes)" in row["measured"]
-    assert row["measured"].endswith("More than noise of equal power: -0.50 (maze-routes)")
+    measured = row["measured"]
+    assert "RMS distance, more than unguided, at 5 steps, constant, η = 1.6" in measured
+    assert "η = 0.5): +1.00 [" in measured  # what D_diff's sets have; the gain and its interval
+    assert "More than noise of equal power: -0.50 [" in measured
+
+
+def test_div_is_told_beside_what_any_distance_of_plans_can() -> None:
+    made = results(1.0)
+    table = made.__dict__["seeds"]
+    control = table["claim"] == "div ranks it better than plain distance of plans"
+    table.loc[control, "verdict"] = "not supported"
+    table["gains"] = [[-0.25, -0.2, -0.3] if told else gains
+                      for told, gains in zip(control, table["gains"], strict=True)]  # fmt: skip
+    row = (
+        claims.judge(made)
+        .set_index("claim")
+        .loc["divergence of velocities and accelerations measures what is done"]
+    )
+    assert row["verdict"] == "supported"
+    assert "More than the plain distance of plans has: -0.25 [" in row["measured"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_claims_of_e1_are_told_with_intervals_from_two_seeds_on(seeds: int) -> None:
+    made = results(1.0, seeds=3)
+    made.__dict__["seeds"]["gains"] = [[1.0, 1.1, 0.9][:seeds]] * len(made.__dict__["seeds"])
+    for claim in CLAIMS:
+        if claim.notebook == "10":
+            assert ("+1.00 [+0.75, +1.25] (" in claim.judge(made).measured) == (seeds > 1)
 
 
 def test_an_effect_on_the_error_says_in_which_test_it_was_measured() -> None:

@@ -47,8 +47,9 @@ def test_by_hand() -> None:
     assert cov.coverage(modes) == pytest.approx((2 + 2 + 1) / 3)
     thirds = -(math.log(1 / 3) / 3 + 2 * math.log(2 / 3) / 3)
     assert cov.mode_entropy(modes) == pytest.approx((math.log(2) + thirds) / 3 / math.log(4))
-    # pairs of states in which each sub-policy agrees with itself: 1, 0, 0, 0 of 3
-    assert cov.persistence(modes) == pytest.approx(1 / 3 / 4)
+    # pairs of states, both in a mode, in which each sub-policy agrees with itself:
+    # 1 of 1, 0 of 1, 0 of 1, 0 of 1
+    assert cov.persistence(modes) == pytest.approx(1 / 4)
     after = torch.tensor([[0, 1, 2], [0, 1, 1], [2, 1, 1], [0, 0, 0]])
     assert cov.kept(modes, after) == pytest.approx(5 / 8)
     assert math.isnan(cov.kept(torch.full((2, 2), -1), torch.zeros(2, 2, dtype=torch.long)))
@@ -65,7 +66,7 @@ def test_bounds_and_symmetries(seed: int, n: int, states: int) -> None:
     assert cov.mode_entropy(torch.cat([modes, modes])) == pytest.approx(cov.mode_entropy(modes))
     renamed = torch.where(modes >= 0, (modes + 1) % 4, modes)
     for measure in (cov.coverage, cov.mode_entropy, cov.persistence):
-        assert measure(renamed) == pytest.approx(measure(modes))
+        assert measure(renamed) == pytest.approx(measure(modes), nan_ok=True)
 
 
 def test_persistence_of_constant_and_of_independent_policies() -> None:
@@ -79,6 +80,23 @@ def test_persistence_of_constant_and_of_independent_policies() -> None:
     assert expected == pytest.approx(0.3)
     assert cov.persistence(draws[0]) == pytest.approx(expected, abs=0.01)
     assert cov.kept(draws[0], draws[1]) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("arriving", [1.0, 0.5, 0.2])
+def test_persistence_does_not_depend_on_how_often_a_mode_is_reached(arriving: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    arrived = torch.rand(200, 60, generator=generator) < arriving
+    keeping = torch.arange(200)[:, None].remainder(4).expand(-1, 60)
+    drawing = torch.randint(4, (200, 60), generator=generator)
+    assert cov.persistence(torch.where(arrived, keeping, cov.NO_MODE)) == 1
+    found = cov.persistence(torch.where(arrived, drawing, cov.NO_MODE))
+    assert found == pytest.approx(cov.null_persistence(), abs=0.02)
+
+
+def test_persistence_leaves_out_who_has_no_two_states_to_compare() -> None:
+    modes = torch.tensor([[2, 2, -1, 2], [1, -1, -1, -1], [-1, -1, -1, -1]])
+    assert cov.persistence(modes) == 1
+    assert math.isnan(cov.persistence(modes[1:]))
 
 
 def test_bad_input() -> None:

@@ -17,8 +17,10 @@ from uepo_lib.coverage import NO_MODE
 from uepo_lib.datasets import Normaliser
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import multi_seed, seed_sets
+from uepo_lib.experiments.multi_seed_expected import expected
 from uepo_lib.experiments.multi_seed_verdict import CLAIMS, SEEDS, claims
 from uepo_lib.experiments.seed_sets import FRESH, GUIDED, NETWORKS, SeedGrid
+from uepo_lib.experiments.sensitivity_verdict import POINTS
 from uepo_lib.figures import multi_seed as drawn
 from uepo_lib.figures import multi_seed_routes
 from uepo_lib.maze import GOAL_CENTRE, ROUTES, centre
@@ -149,7 +151,20 @@ def test_each_claim_gets_its_three_labels(gain: float, spread: float, label: str
     for claim in UNPAIRED:
         assert said[claim.text].startswith(label), claim.text
     for claim in set(CLAIMS) - set(UNPAIRED):  # guided and unguided are equal there
-        assert said[claim.text].startswith("inconclusive")
+        assert said[claim.text].startswith("supported" if claim.margin else "inconclusive")
+
+
+@pytest.mark.parametrize(
+    ("lost", "label"),
+    [(0.9, "supported"), (1.5, "not supported"), (1.0, "inconclusive")],
+)
+def test_what_guidance_may_cost_is_a_margin(lost: float, label: str) -> None:
+    """In units of the margin, give or take a little a seed."""
+    returns, distances = tables(0.0)
+    guided = returns["set"] == GUIDED
+    returns.loc[guided, "equal_mean"] = -POINTS * lost + 0.1 * np.array([1.0, -1.0, 0.7, -0.7, 0.0])
+    said = claims(returns, distances).set_index("claim")["verdict"]
+    assert said[f"guidance costs no return, to {POINTS:g} points"].startswith(label)
 
 
 def test_guidance_is_judged_by_its_sets_alone() -> None:
@@ -204,6 +219,8 @@ def test_every_set_of_every_size_has_its_row(folder: Path) -> None:
     one = returns[returns["set"] == SEEDS].set_index("n")["mean"]
     assert one[1] == pytest.approx(one[3])  # each member once, or all together
     assert len(claims(returns, distances)) > 0
+    lines = expected(returns, distances, multi_seed.members_table(tiny()))
+    assert len(lines) == 9 and all("open" in one for one in lines)  # one seed
 
 
 def test_sets_that_played_more_are_cut_to_the_shortest(

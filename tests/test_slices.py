@@ -11,7 +11,7 @@ from uepo_lib import slices, tasks
 from uepo_lib.datasets import Dataset, Normaliser
 from uepo_lib.errors import UsageError
 from uepo_lib.rollouts import logged_sequences
-from uepo_lib.slices import SlicedStudy, draw_pieces, subset
+from uepo_lib.slices import LoneSlice, SlicedStudy, draw_pieces, subset
 from uepo_lib.specs import DatasetKey
 from uepo_lib.stages import Study
 
@@ -113,6 +113,28 @@ def test_a_slice_and_the_whole_choose_and_test_on_the_same_episodes(whole: Datas
     assert torch.equal(rows[study.testing], testing)
     assert len(testing) > 0
     assert not torch.isin(rows[study.held_out[0]], torch.cat([choosing, testing])).any()
+
+
+def test_a_lone_slice_learns_and_chooses_from_its_own_steps_alone(whole: Dataset) -> None:
+    lone = LoneSlice("hopper-medium", 0, 60, "smoke", {"denoiser": {"horizon": 4}})
+    plain = SlicedStudy("hopper-medium", 0, 60, "smoke", {"denoiser": {"horizon": 4}})
+    fitting, choosing = lone.held_out
+    assert torch.equal(torch.cat([fitting, choosing]), torch.arange(60))
+    assert torch.equal(lone.choosing, choosing) and len(choosing) == 6
+    assert torch.equal(lone.dataset.rewards, plain.dataset.rewards)
+    beside = whole.split(0.1)[1]
+    rows = lone.dataset.rewards.long()
+    assert not torch.isin(rows[:60], beside).any()
+    assert torch.equal(rows[lone.testing], beside)
+    real = lone._real_sequences(3)  # the filter's reference
+    assert set(real.future[:, :, 0].flatten().tolist()) <= set(rows[choosing].tolist())
+
+
+def test_a_lone_slice_shares_every_run_but_those_of_its_models(whole: Dataset) -> None:
+    lone, plain = (kind("hopper-medium", 0, 60, "smoke") for kind in (LoneSlice, SlicedStudy))
+    for stage in ("diffusion_policy", "clone", "critic"):
+        assert getattr(lone, stage)().keys == getattr(plain, stage)().keys
+    assert lone.dynamics().keys[0].id != plain.dynamics().keys[0].id
 
 
 def test_starts_come_from_the_slice_alone(whole: Dataset) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from uepo_lib.statistics import (
     stratified_bootstrap,
     verdict,
     verdict_on_gain,
+    with_intervals,
 )
 
 numbers = st.lists(st.floats(-1e4, 1e4), min_size=2, max_size=30)
@@ -190,3 +192,25 @@ def test_verdicts(gains: list[float], label: str) -> None:
 def test_a_table_of_scores_is_asked_for(scores: list[Any]) -> None:
     with pytest.raises(UsageError, match="scores"):
         interquartile_mean(scores)
+
+
+@pytest.mark.parametrize(
+    ("gains", "label"),
+    [([0.0] * 5, "supported (5 of 5 above −2,"),  # a tie that is known loses nothing
+     ([-1.9, -1.8, -1.7, -1.8, -1.6], "supported"),
+     ([3.0, 4.0, 3.5, 5.0, 4.0], "supported"),
+     ([-2.5, -2.4, -2.6, -3.0, -2.7], "not supported (0 of 5 above −2,"),
+     ([-1.0, -3.0, -2.5, -1.5, -2.2], "inconclusive (2 of 5 above −2,"),
+     ([0.0] * 4, "inconclusive")],
+)  # fmt: skip
+def test_that_nothing_is_lost_is_judged_with_a_margin(gains: list[float], label: str) -> None:
+    assert verdict(gains, margin=2.0).startswith(label)
+
+
+def test_a_shown_table_has_intervals_in_place_of_gains() -> None:
+    table = pd.DataFrame({"claim": ["a", "b"], "gains": [[1.0, 2.0, 3.0], [4.0]], "verdict": "x"})
+    shown = with_intervals(table)
+    assert list(shown) == ["claim", "low", "high", "seeds", "verdict"]
+    found = mean_interval([1, 2, 3])
+    assert shown.loc[0, ["low", "high", "seeds"]].tolist() == [found.low, found.high, 3]
+    assert shown.loc[1, ["low", "high"]].isna().all() and shown.loc[1, "seeds"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,15 @@ import pytest
 import torch
 from tiny_study import settled, tiny
 
-from uepo_lib import extraction, values
+from uepo_lib import dynamics_training, extraction, preparation, profiles, values
 from uepo_lib.errors import UsageError
-from uepo_lib.experiments import data_need, tradeoffs
+from uepo_lib.experiments import data_need, seed_sets, tradeoffs
 from uepo_lib.experiments.data_need import CLONE, SELECTED, ZERO, DataGrid
+from uepo_lib.experiments.multi_seed_verdict import SEEDS
+from uepo_lib.experiments.seed_sets import FRESH
 from uepo_lib.experiments.tradeoffs import DialGrid, dial
+from uepo_lib.figures import tradeoffs as drawn
+from uepo_lib.methods.uepo import uepo
 from uepo_lib.slices import SlicedStudy
 
 NOISE = (1.0, -1.0, 0.7, -0.7, 0.0)
@@ -66,6 +71,7 @@ def test_every_setting_once_and_the_unguided_set_at_zero(folder: Path) -> None:
     assert (table.loc[table["value"] == 0, "power"] == 0).all()
     same = table[table["value"].isin([0.5, 1.0])].drop(columns=["dial", "value"])
     assert (same.iloc[0] == same.iloc[1]).all()  # both are the default setting
+    assert all("open" in one for one in tradeoffs.expected(table))  # one seed
     powers = table.set_index(["dial", "value"])["power"]
     assert powers["tau", 2.0] > powers["tau", 1.0]
 
@@ -74,24 +80,45 @@ def test_a_slice_is_what_its_learners_learn_from(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    train = values.train_iql
+    fits: list[tuple[int, int, int]] = []
+    train, train_model = values.train_iql, dynamics_training.train_dynamics
 
     def trained(cfg: Any, steps: Any, **rest: Any) -> Any:
         rows.append(len(steps))
         return train(cfg, steps, **rest)
 
+    def fitted(cfg: Any, steps: Any, chosen_by: Any, *, extra: Any, **rest: Any) -> Any:
+        fits.append((len(steps), len(chosen_by), 0 if extra is None else len(extra)))
+        return train_model(cfg, steps, chosen_by, extra=extra, **rest)
+
     monkeypatch.setattr(values, "train_iql", trained)
+    monkeypatch.setattr(dynamics_training, "train_dynamics", fitted)
     table, _ = data_need.run("tiny")
     assert set(table["learner"]) == {CLONE, ZERO, SELECTED}
+    assert all("open" in one for one in data_need.expected(table))  # one seed
     sizes = table.groupby("share")["transitions"].first()
     assert sizes[0.5] == pytest.approx(sizes[1.0] / 2, abs=1)
     found = list(data_need.evaluations(0, "tiny"))
     small = found[0][4]
-    assert small.size == sizes[0.5] == len(small.held_out[0])
+    assert small.size == sizes[0.5] == sum(map(len, small.held_out))
     assert small.windows.now.max() < small.size
     assert len(small.dataset) > small.size  # what is held out is there, for tests alone
     assert rows == sizes.sort_index().tolist()  # the critics'
     assert found[0][4].critic().run.spec.config["rows"] == small.size
+    for size, (initial, augmented) in zip(
+        sizes.sort_index(), (fits[:2], fits[2:]), strict=True
+    ):  # T̂_init and T̂ of each share: all that fits or chooses them is counted in it
+        assert initial == (size - size // 10, size // 10, 0)
+        assert augmented[:2] == initial[:2] and 0 < augmented[2] <= math.ceil(0.2 * size)
+
+
+def test_d_diff_of_a_slice_is_its_own_and_as_large_as_it_says(folder: Path) -> None:
+    *_, study = next(data_need.evaluations(0, "tiny"))
+    made = uepo(study, data_need.method(study))
+    summary = made.synthetic.run.json("summary")
+    assert summary["wanted"] == math.ceil(study.budget.augmentation_ratio * study.size)
+    assert made.model.keys[0] in made.synthetic.run.spec.parents
+    assert made.synthetic.keys[0] in made.dynamics.run.spec.parents
 
 
 def test_weights_of_a_slice_are_scaled_by_its_own_returns(
@@ -135,8 +162,8 @@ def test_dials_get_their_three_labels(high: float, spread: float, label: str) ->
 def test_dials_are_told_a_line_a_claim() -> None:
     lines = tradeoffs.told(tradeoffs.verdicts(dials_table(0.0, 1.5, 0.0))).splitlines()
     assert len(lines) == len(tradeoffs.CLAIMS)
-    power = "- a higher τ perturbs more: +1.5 units of an action, supported (5 of 5 positive"
-    assert lines[0].startswith(power)
+    first = "- a higher η moves what is done further apart: +1.5 standard deviations of a state, "
+    assert lines[0].startswith(f"{first}supported (5 of 5 positive")
     assert lines[-1].startswith("- a higher τ costs return: +1.5 points, supported")
 
 
@@ -189,3 +216,26 @@ def test_a_grid_of_dials_that_cannot_be_is_refused(wrong: dict[str, object]) -> 
 def test_a_grid_of_data_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         DataGrid(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_best_of_n_costs_the_episodes_that_choose_it() -> None:
+    rows = [(name, n, 40.0, 50.0) for name in (SEEDS, FRESH, "guided") for n in (1, 2, 10)]
+    returns = pd.DataFrame(rows, columns=["set", "n", "mean", "other_half"])
+    page = drawn._of_n(returns.assign(task="hopper-medium-replay", seed=0), half=10)
+    assert set(page["line"]) == {SEEDS, FRESH} and set(page["task"]) == {"hopper-medium-replay"}
+    shown = page[page["line"] == SEEDS].pivot(index="value", columns="row", values="y")
+    assert shown["costs"].tolist() == [0, 20, 100]
+    assert shown["buys"].tolist() == [40, 50, 50]
+
+
+@pytest.mark.parametrize("profile", ["smoke", "laptop", "full", "paper"])
+def test_the_page_of_dials_shows_only_what_is_prepared(profile: str) -> None:
+    """Its n is E1's on a task that E1 has at this profile, its ratio E2's."""
+    jobs = preparation.EXPERIMENTS["tradeoffs"].jobs(profile)
+    task = seed_sets.grid_of(profile).tasks[0]
+    for seed in profiles.budget(profile).seeds:
+        assert (task, "seeds", seed) in preparation.EXPERIMENTS["multi_seed"].jobs(profile)
+        assert {(task, "seeds", seed), ("hopper-medium", "sensitivity", seed)} <= set(jobs)
+    everything = preparation._experiment_jobs(profile)
+    assert set(jobs) <= set(everything) and len(everything) == len(set(everything))
+    assert task in preparation.EXPERIMENTS["tradeoffs"].data(profile)

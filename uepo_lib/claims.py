@@ -26,6 +26,7 @@ from uepo_lib.experiments import (
     ratios,
     sensitivity_verdict,
 )
+from uepo_lib.guided_sets import SHIPPED, STRONG
 from uepo_lib.runs import Run
 
 LABELS = ("supported", "partly", "not supported", "inconclusive", "not testable here")
@@ -165,7 +166,8 @@ def _seeds(claim: str, unit: str, control: str = "", beside: str = "") -> Judge:
 
 
 def _tasks(part: pd.DataFrame) -> str:
-    return "; ".join(f"{row.gain:+.2f} ({row.task})" for row in part.itertuples())
+    rows: Any = part.itertuples()
+    return "; ".join(f"{statistics.shown(row.gains, 2)} ({row.task})" for row in rows)
 
 
 def _dynamics(data: str, source: str) -> Judge:
@@ -212,10 +214,8 @@ def _where(mine: pd.DataFrame) -> str:
 
 
 def _log2(unit: str, gains: pd.Series) -> Found:
-    interval = statistics.mean_interval(gains) if len(gains) > 1 else None
-    within = f" [{interval.low:+.3f}, {interval.high:+.3f}]" if interval else ""
     label = statistics.verdict(gains.tolist()).partition(" (")[0]
-    return Found(f"{gains.mean():+.3f}{within} {unit}", len(gains), label)
+    return Found(f"{statistics.shown(gains.tolist(), 3)} {unit}", len(gains), label)
 
 
 def _shift(results: Results) -> Found:
@@ -230,7 +230,8 @@ def _needs_less(results: Results) -> Found:
     """Ahead of cloning with few data, and further ahead than with many."""
     table = results.data_need
     leads = table[table["question"] == "ahead of the clone"]
-    text = "; ".join(f"{row.gain:+.1f} at {row.share:.0%} of D" for row in leads.itertuples())
+    rows: Any = leads.itertuples()
+    text = "; ".join(f"{statistics.shown(row.gains, 1)} at {row.share:.0%} of D" for row in rows)
     ahead = "points ahead of plain cloning, at E9's smaller budgets"
     return Found(f"{ahead}: {text}", max(map(len, leads["gains"])), data_need.label(table))
 
@@ -258,17 +259,20 @@ CLAIMS = (
           _aggregate("equal: select only", "end", "points")),
     Claim("UEPO over plain cloning, after the same online phase", "section 1", "12",
           _aggregate("UEPO over BC", "end", "points")),
-    Claim("n seeds of one model behave in different ways", "contribution 1", "10",
+    Claim("n seeds of one model differ in return beyond chance", "contribution 1", "10",
           _seeds("seeds differ in return beyond chance",
                  "sd of members' scores, less that of equal policies")),
-    Claim("n seeds cover the modes of D", "contribution 1", "10",
+    Claim("n seeds cover more modes of D than n draws", "contribution 1", "10",
           _seeds("n seeds reach more routes than n draws", "routes, more than n draws")),
     Claim("the best of the seeds is worth choosing", "contribution 1", "10",
           _seeds("the best seed, so chosen, beats zero noise", "points over κ = 0")),
     Claim("divergence of velocities and accelerations measures what is done", "contribution 2",
-          "10", _seeds("div of plans ranks what is done", "ρ with what is done")),
+          "10", _seeds("div of plans ranks what is done", "ρ with what is done",
+                       "div ranks it better than plain distance of plans",
+                       "More than the plain distance of plans has")),
     Claim("the guidance makes sub-policies act differently", "contribution 2", "10",
-          _seeds("guidance moves what is done further apart", "RMS distance, more than unguided",
+          _seeds("guidance moves what is done further apart",
+                 f"RMS distance, more than unguided, at {STRONG} (D_diff's sets: {SHIPPED})",
                  "guidance moves it further apart than noise of equal power",
                  "More than noise of equal power")),
     Claim("D_diff makes T̂ better where D is (transitions of T̂_init)", "contribution 3", "05, 11",

@@ -67,15 +67,17 @@ def null_entropy(n: int, modes: int | Sequence[float] = 4) -> float:
 
 
 def persistence(modes: Tensor, num_modes: int = 4) -> float:
-    """Probability that a sub-policy heads for the same mode in two different states.
+    """Probability that a sub-policy heads for the same mode in two states where it heads for one.
 
-    Over all pairs of the B states, averaged over the n sub-policies; a plan in no mode agrees with
-    none. 1 for a policy that has a mode, :func:`null_persistence` for one that draws anew.
+    Over all such pairs of the B states, averaged over the sub-policies that have one; nan if none
+    has. 1 for a policy that has a mode, :func:`null_persistence` for one that draws anew, however
+    often either is in no mode: report that share beside it.
     """
     check(modes.shape[1] >= 2, "B", modes.shape[1], "at least 2 states to compare")
-    size = modes.shape[1]
     same = counts(modes.T, num_modes).double()  # of each sub-policy: states by mode, (n, M)
-    return float((same * (same - 1)).sum(dim=1).mean()) / (size * (size - 1))
+    in_one = same.sum(dim=1)
+    share = (same * (same - 1)).sum(dim=1) / (in_one * (in_one - 1))
+    return float(share[in_one >= 2].mean())
 
 
 def kept(before: Tensor, after: Tensor) -> float:

@@ -13,12 +13,17 @@ from uepo_lib.errors import check
 def between_sd(returns: Tensor) -> float:
     """Standard deviation of the members' *true* means, from returns (n, episodes).
 
-    The variance of the observed means, less what episodes alone explain (one-way random effects);
-    0 where episodes explain it all.
+    Episode e begins alike for all members, as in every evaluation here: what a reset is worth to
+    all of them shifts no member against another. So the variance of the observed means is lessened
+    by that of the residuals of members and resets alone (two-way random effects, no interaction);
+    0 where they explain it all.
     """
     _check_returns(returns)
-    within = returns.var(dim=1).mean() / returns.shape[1]
-    return float((returns.mean(dim=1).var() - within).clamp(min=0).sqrt())
+    n, episodes = returns.shape
+    by_member, by_reset = returns.mean(dim=1, keepdim=True), returns.mean(dim=0, keepdim=True)
+    residual = returns - by_member - by_reset + returns.mean()
+    chance = residual.square().sum() / ((n - 1) * (episodes - 1)) / episodes
+    return float((by_member.var() - chance).clamp(min=0).sqrt())
 
 
 class BestOfN(NamedTuple):

@@ -161,6 +161,11 @@ class Models(Workbench):
 
     # -- critics and dynamics
 
+    @property
+    def dynamics_rows(self) -> dict[str, Any]:
+        """What identifies T̂'s rows beside the data's key: nothing, if they are the usual ones."""
+        return {}
+
     def critic(self) -> Product[Critic]:
         """IQL's Q and V on D, or on a slice of it."""
         cfg = self.config("critic")
@@ -208,7 +213,9 @@ class Models(Workbench):
             return load(dynamics.build(cfg, *sizes), run)
 
         parents: tuple[Product[Any], ...] = (*extra, start) if start else extra
-        config: dict[str, Any] = {**asdict(cfg), "warm": start is not None}
+        config: dict[str, Any] = {
+            **asdict(cfg), "warm": start is not None, **self.dynamics_rows
+        }  # fmt: skip
         if chosen := [dict(e.config) for e in extra if e.config]:
             config["extra"] = chosen  # what was taken from a run that offers more
         modules = (datasets, dynamics)

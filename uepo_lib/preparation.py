@@ -46,7 +46,7 @@ def prepare(profile: str, workers: int | None = None) -> None:
         + [(task, "ranking", seed) for task in (TASK, QUIET) for seed in seeds]
         + [(TASK, name, seeds[0]) for name in ONE_SEED]
         + EXPERIMENTS["latency"].jobs(profile),
-        "experiments": [job for name in LONGEST_FIRST for job in EXPERIMENTS[name].jobs(profile)],
+        "experiments": _experiment_jobs(profile),
         "alternatives": [
             (TASK, f"online {name}", seed)
             for name in TITLES
@@ -121,8 +121,15 @@ def _seed_jobs(profile: str) -> list[Job]:
 
 
 def _dial_jobs(profile: str) -> list[Job]:
+    """E7's and E9's own; and those of E1 and E2 that the page of all dials shows beside them."""
     needs = _each_seed("data need", _of(data_need.TASK))(profile)
-    return needs + _each_seed("dials", _of(tradeoffs.TASK))(profile)
+    own = needs + _each_seed("dials", _of(tradeoffs.TASK))(profile)
+    n, ratio = _of(_seed_tasks(profile)[0]), _of(epsilon.TASK)
+    return own + _each_seed("seeds", n)(profile) + _each_seed("sensitivity", ratio)(profile)
+
+
+def _dial_data(profile: str) -> Sequence[str]:
+    return list(dict.fromkeys((tradeoffs.TASK, _seed_tasks(profile)[0], *_E2_DATA(profile))))
 
 
 def _failure_jobs(profile: str) -> list[Job]:
@@ -141,7 +148,7 @@ EXPERIMENTS = {
         "14", _of(epsilon.TASK), _each_seed("initial_model", _of(epsilon.TASK))
     ),
     "pixels": Experiment("15", _of(filming.TASK), _each_seed("pixels", _of(filming.TASK))),
-    "tradeoffs": Experiment("16", _of(tradeoffs.TASK), _dial_jobs),
+    "tradeoffs": Experiment("16", _dial_data, _dial_jobs),
     "failure_signatures": Experiment("17", _of(failure_signatures.TASK), _failure_jobs),
 }
 LONGEST_FIRST = (
@@ -149,6 +156,11 @@ LONGEST_FIRST = (
     "pixels", "failure_signatures",
 )  # fmt: skip
 """The experiments that need nothing of each other, in the order in which they begin."""
+
+
+def _experiment_jobs(profile: str) -> list[Job]:
+    """Of all of these, each job once: a page may show another experiment's runs."""
+    return list(dict.fromkeys(j for name in LONGEST_FIRST for j in EXPERIMENTS[name].jobs(profile)))
 
 
 def reading_set(profile: str) -> list[str]:

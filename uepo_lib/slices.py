@@ -113,3 +113,32 @@ class SlicedStudy(Study):
     def windows(self) -> Windows:
         """Windows of the slice; their indices are also those of :attr:`dataset`."""
         return self.learnt.windows(self.obs_horizon, self.config("denoiser").horizon)
+
+
+class LoneSlice(SlicedStudy):
+    """A slice beside which nothing else is learnt from: the last tenth of its own steps chooses the
+    weights and elites of every T̂ and sets the KL filter's reference, and the rest fits it.
+
+    Policies and critics learn from all of the slice, as they do from all of D. So small a slice has
+    no episodes to spare: where the tenth begins, one is cut.
+    """
+
+    @property
+    def dynamics_rows(self) -> dict[str, Any]:
+        return {"chosen_by": "the last tenth of the slice"}
+
+    @cached_property
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """Step indices (fitting, choosing) of the slice."""
+        fitting = self.size - max(1, self.size // 10)
+        return torch.arange(fitting), torch.arange(fitting, self.size)
+
+    @property
+    def choosing(self) -> Tensor:
+        """All of what is held out of the slice."""
+        return self.held_out[1]
+
+    @property
+    def testing(self) -> Tensor:
+        """The episodes that the whole study holds out, from which nothing is learnt here."""
+        return torch.arange(self.size, len(self.dataset))

@@ -7,10 +7,12 @@ trained agent, already averaged over its episodes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -54,20 +56,41 @@ def pooled_interval(groups: ArrayLike, confidence: float = 0.95) -> Interval:
     return mean_interval(table.mean(axis=1), confidence)
 
 
-def verdict(gains: Sequence[float]) -> str:
-    """What gains, one a seed, say about the expectation that they are positive.
+def verdict(gains: Sequence[float], margin: float = 0.0) -> str:
+    """What gains, one a seed, say about the expectation that they are positive; with a ``margin``,
+    that they are above −``margin``, so that nothing which matters is lost.
 
     Fewer than ``VERDICT_SEEDS`` say nothing final, whatever their sign.
     """
-    positive, count = sum(gain > 0 for gain in gains), len(gains)
-    seen = f"{positive} of {count} positive"
+    above, count = sum(gain > -margin for gain in gains), len(gains)
+    seen = f"{above} of {count} " + (f"above −{margin:g}" if margin else "positive")
     if count < VERDICT_SEEDS:
         return f"inconclusive ({seen}; a verdict needs {VERDICT_SEEDS} seeds)"
     interval = mean_interval(gains)
     seen += f", mean {interval.mean:.3f} in [{interval.low:.3f}, {interval.high:.3f}]"
-    if interval.low > 0:
+    if interval.low > -margin:
         return f"supported ({seen})"
-    return f"{'not supported' if interval.high < 0 else 'inconclusive'} ({seen})"
+    return f"{'not supported' if interval.high < -margin else 'inconclusive'} ({seen})"
+
+
+def shown(gains: Sequence[float], digits: int) -> str:
+    """The mean of gains, one a seed, and its interval, which one seed does not have."""
+    if len(gains) < 2:
+        return f"{np.mean(gains):+.{digits}f}"
+    found = mean_interval(gains)
+    return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+
+
+def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of verdicts as it is shown: in place of ``gains``, one a seed, the interval of their
+    mean, ``low`` and ``high``, and how many ``seeds`` there are. One seed has no interval."""
+    told = table.drop(columns="gains")
+    place = list(table).index("gains")
+    found = [mean_interval(gains) if len(gains) > 1 else None for gains in table["gains"]]
+    told.insert(place, "low", [one.low if one else math.nan for one in found])
+    told.insert(place + 1, "high", [one.high if one else math.nan for one in found])
+    told.insert(place + 2, "seeds", [len(gains) for gains in table["gains"]])
+    return told
 
 
 def weakest(labels: Sequence[str]) -> str:

@@ -1,9 +1,10 @@
 """What the tables of E1 say. Pure functions, each claim's sign fixed before any was computed.
 
 A claim is a difference, one number a seed, that the paper's idea makes positive. Two sets are
-compared on the same seeds, and in return over equally many episodes from the same resets. Two
-things came after a table had been seen: equal episodes where guided sets play fewer, and the claim
-against n models without noise, the stronger rival in routes.
+compared on the same seeds, and in return over equally many episodes from the same resets. Four
+things came after a table had been seen: equal episodes where guided sets play fewer, the claim
+against n models without noise, the stronger rival in routes, the margin of what guidance may cost,
+and that a route is kept or not among episodes that arrive.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from uepo_lib.experiments.seed_sets import (
     ZERO,
     fixed,
 )
+from uepo_lib.experiments.sensitivity_verdict import POINTS
 
 SEEDS = fixed(1.0)
 """The paper's set: n fixed noises at κ = 1."""
@@ -42,6 +44,8 @@ class Claim:
     theirs: str | None
     only: str | None = None
     """A task, where it can be said of one alone."""
+    margin: float = 0.0
+    """How much may be lost where the claim is that nothing is."""
 
 
 CLAIMS = (
@@ -51,8 +55,8 @@ CLAIMS = (
     Claim("the best seed, so chosen, beats zero noise", "returns", "other_half", SEEDS, ZERO),
     Claim("n seeds reach more routes than n draws", "returns", "coverage", SEEDS, FRESH,
           "maze-routes"),
-    Claim("a seed keeps to its route more than draws do", "returns", "persistence", SEEDS, FRESH,
-          "maze-routes"),
+    Claim("a seed that arrives keeps to its route more than draws do", "returns", "persistence",
+          SEEDS, FRESH, "maze-routes"),
     Claim("n seeds of one model reach more routes than n models with one noise", "returns",
           "coverage", SEEDS, ONE_NOISE, "maze-routes"),
     Claim("n seeds of one model reach more routes than n models without noise", "returns",
@@ -64,13 +68,16 @@ CLAIMS = (
           SEEDS),
     Claim("guidance moves it further apart than noise of equal power", "distances",
           "executed_rms", GUIDED, UNGATED),
-    Claim("guidance costs no return", "returns", "equal_mean", GUIDED, SEEDS),
+    Claim(f"guidance costs no return, to {POINTS:g} points", "returns", "equal_mean", GUIDED, SEEDS,
+          margin=POINTS),
 )  # fmt: skip
+"""E2's ``POINTS`` are the margin of the last: less than that is no difference between policies."""
 
 
 def claims(returns: pd.DataFrame, distances: pd.DataFrame) -> pd.DataFrame:
     """Every claim on every task that has its sets: columns claim, task, gain (mean over seeds),
-    gains (one a seed), verdict (:func:`statistics.verdict`)."""
+    gains (one a seed), verdict (:func:`statistics.verdict`). One against n models has one seed at
+    every profile, and so decides nothing."""
     largest = returns[(returns["n"] == returns["n"].max()) | (returns["set"] == ZERO)].copy()
     zero = largest["set"] == ZERO  # one policy: its best is itself
     largest.loc[zero, "other_half"] = largest.loc[zero, "mean"]
@@ -86,10 +93,8 @@ def claims(returns: pd.DataFrame, distances: pd.DataFrame) -> pd.DataFrame:
                 continue
             gains = _gains(part, claim)
             if len(gains):
-                mean = float(gains.mean())
-                rows.append(
-                    (claim.text, task, mean, gains.tolist(), statistics.verdict(gains.tolist()))
-                )
+                label = statistics.verdict(gains.tolist(), claim.margin)
+                rows.append((claim.text, task, float(gains.mean()), gains.tolist(), label))
     check(len(rows) > 0, "returns", "no set of any claim", f"sets such as {SEEDS} and {FRESH}")
     return pd.DataFrame(rows, columns=["claim", "task", "gain", "gains", "verdict"])
 

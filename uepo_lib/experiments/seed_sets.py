@@ -69,10 +69,10 @@ class SeedGrid:
         check(self.rivals in self.tasks, "rivals", self.rivals, f"one of tasks={self.tasks}")
 
 
-_ONE_MODE = ("hopper-medium", "hopper-medium-noise-0", "hopper-medium-noise-10")
+ONE_MODE = ("hopper-medium", "hopper-medium-noise-0", "hopper-medium-noise-10")
 """The medium policy's data: with its own noise on the actions, with none, and with less."""
 _LARGE = SeedGrid(
-    (*SeedGrid().tasks, *_ONE_MODE), episodes=50, guided_episodes=20,
+    (*SeedGrid().tasks, *ONE_MODE), episodes=50, guided_episodes=20,
     starts=64, rival_share=1.0,
 )  # fmt: skip
 GRIDS = {

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -22,6 +23,7 @@ from uepo_lib.divergence import EtaSchedule, nearest_neighbour
 from uepo_lib.errors import check
 from uepo_lib.evaluation import Evaluation
 from uepo_lib.executed import Executed
+from uepo_lib.expectations import line
 from uepo_lib.runs import Run
 from uepo_lib.stages import Product, Study
 from uepo_lib.subpolicies import SubPolicies, equal_power_controls
@@ -181,17 +183,14 @@ def run(profile: str, grid: DialGrid | None = None) -> tuple[pd.DataFrame, list[
 # -- what the table says
 
 CLAIMS = (
-    ("a higher τ perturbs more", "tau", "power", 1),
     ("a higher η moves what is done further apart", "eta", "executed_rms", 1),
     ("a higher τ moves what is done further apart", "tau", "executed_rms", 1),
     ("a higher η costs return", "eta", "score", -1),
     ("a higher τ costs return", "tau", "score", -1),
 )
-"""What is said, the dial, the measure, and the sign of its change."""
-UNITS = {
-    "power": "units of an action", "executed_rms": "standard deviations of a state",
-    "score": "points",
-}  # fmt: skip
+"""What is said, the dial, the measure, and the sign of its change. That a higher τ perturbs more
+is the formula itself: an assertion, and no claim."""
+UNITS = {"executed_rms": "standard deviations of a state", "score": "points"}
 """Of each measure."""
 
 
@@ -215,3 +214,28 @@ def told(said: pd.DataFrame) -> str:
     lines = [f"- {row.claim}: {row.gain:+.3g} {units[str(row.claim)]}, {row.verdict}"
              for row in said.itertuples()]  # fmt: skip
     return "\n".join(lines)
+
+
+DIALS = {"eta": "η", "tau": "τ"}
+
+
+def expected(table: pd.DataFrame) -> list[str]:
+    """Was what was expected found? From the unguided set to the highest value of each dial; what
+    is perturbed, from the lowest value. Distances of plans (div) and of what is done have no common
+    unit, so the factors by which they grow are compared."""
+    highest = table.groupby(["dial", "seed"], sort=False)["value"].transform("max")
+    part = table.assign(dial=table["dial"].map(DIALS)).set_index(["dial", "seed"])
+    last = part[(table["value"] == highest).to_numpy()]
+    none = part[(table["value"] == 0).to_numpy()]
+    some = part[(table["value"] > 0).to_numpy()].sort_values("value", kind="stable")
+    lowest = some[~some.index.duplicated()]
+    factors = (last["div"] / none["div"]) / (last["executed_rms"] / none["executed_rms"])
+    return [
+        line("The perturbation grows with both dials, with τ by the formula (in action units)",
+             last["power"] - lowest["power"], shown="{:+.3f}"),
+        line("Plans move apart (div, more than unguided)", last["div"] - none["div"]),
+        line("What is done moves less (log₂ of the factor of div over that of its distance)",
+             factors.map(np.log2)),
+        line("Return falls (points below the unguided set)", none["score"] - last["score"],
+             shown="{:+.1f}"),
+    ]  # fmt: skip

@@ -78,8 +78,8 @@ def _routes_title(name: str, shares: pd.DataFrame) -> str:
 
 @plotting.figure("10_coverage")
 def draw_coverage(table: pd.DataFrame) -> Figure:
-    """Left: routes that n members reach in one episode. Right: how often a member keeps to its
-    route from one episode to another."""
+    """Left: routes that n members reach in one episode. Right: how often a member that arrives in
+    two episodes takes the same route in both."""
     table = table.dropna(subset=["coverage"])
     figure, (left, right) = plotting.panels(2, 3.6, 3.2)
     names = [name for name in dict.fromkeys(table["set"]) if name != ZERO]
@@ -100,7 +100,7 @@ def draw_coverage(table: pd.DataFrame) -> Figure:
         values = largest.loc[largest["set"] == name, "persistence"].to_numpy()
         right.scatter(values, np.full(len(values), place), color=colour_of(name), s=18, zorder=3)
     right.set_yticks(range(len(names)), names, fontsize=7.5)
-    right.set(xlabel="same route in two episodes (share)", xlim=(-0.03, 1.03))
+    right.set(xlabel="same route in two arrivals (share)", xlim=(-0.03, 1.03))
     right.invert_yaxis()
     handles = left.get_legend_handles_labels()
     figure.legend(*handles, loc="outside right center", handlelength=4.5)
