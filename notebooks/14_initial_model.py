@@ -219,7 +219,11 @@ Markdown(
 )
 
 # %%
-Markdown("**As expected?**\n\n" + "\n".join(f"- {line}" for line in e5_expected.expected(gained)))
+lines = e5_expected.expected(gained)
+Markdown(
+    "**As expected?** Gains are log2, means over tests. Met: in every seed; not met: in none; else "
+    "open.\n\n" + "\n".join(f"- {line}" for line in lines)
+)
 
 # %% [markdown]
 # ## Does a bias feed itself?
