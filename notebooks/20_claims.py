@@ -132,7 +132,7 @@ Markdown(
 #
 # | open question | measured in |
 # |---|---|
-# | Is it fast enough for real-time control? | [13](13_inference_latency.ipynb) |
+# | Is it fast enough for real-time control? | [13](13_inference_latency.ipynb), with a verdict |
 # | How faithful must the initial dynamics model be? | [14](14_initial_model.ipynb) |
 # | Does the divergence carry over to pixels? | [15](15_pixels.ipynb) |
 # | How are n, η, τ and the ratio to be set? | [16](16_tradeoffs.ipynb) |

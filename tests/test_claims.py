@@ -158,3 +158,24 @@ def test_an_effect_on_the_error_says_in_which_test_it_was_measured() -> None:
     )
     assert table["a ratio of 2 to 3 is better than less"].endswith(f"{where} 1, 2")
     assert table["the KL filter at ε = 0.05 chooses better than chance"].endswith(f"{where} 1")
+
+
+def test_a_ratio_is_judged_within_a_filter() -> None:
+    """The filter costs 0.3 at every ratio and fills none above 1; the ratio does nothing."""
+    made = results(1.0)
+    rows = [
+        {"seed": seed, "source": "model", "ratio": ratio, "epsilon": kept, "acceptance": "kl",
+         "data": epsilon.INSIDE, "step": 1, "wanted": 100,
+         "volume": 50 if kept == 0.05 and ratio > 1 else 100,
+         "gain": 0.01 * NOISE[seed] - (0.3 if kept == 0.05 else 0.0)}
+        for seed in range(5)
+        for ratio in (0.25, 0.5, 1.0, 2.0, 3.0)
+        for kept in (0.05, float("nan"))
+    ]  # fmt: skip
+    made.__dict__["ratios"] = pd.DataFrame(rows)
+    row = claims.judge(made).set_index("claim").loc["a ratio of 2 to 3 is better than less"]
+    assert row["measured"].startswith(("+0.000", "-0.000")) and "(no filter)" in row["measured"]
+    assert row["verdict"] == "inconclusive"
+    made.__dict__["ratios"] = pd.DataFrame(rows).query("epsilon == 0.05")
+    row = claims.judge(made).set_index("claim").loc["a ratio of 2 to 3 is better than less"]
+    assert row["verdict"] == "not testable here"

@@ -61,6 +61,25 @@ def test_every_step_of_the_environment_is_counted(measured: tuple[Tables, list[R
         assert spent["first steps online"]["steps"] >= len(e8.CAUSES) * 2 * TINY.probe
 
 
+def test_a_run_is_another_one_with_other_settings(
+    measured: tuple[Tables, list[Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Online settings and causes are looked up elsewhere, so the identity has to hold them."""
+
+    def key() -> str:
+        return e8.measure(0, "tiny", TINY).keys[0].id
+
+    before = key()
+    assert before in {run.id for run in measured[1]}
+    with monkeypatch.context() as patch:
+        patch.setitem(worlds.ONLINE["chain_ppo"], "learning_rate", 0.5)
+        assert key() != before
+    with monkeypatch.context() as patch:
+        patch.setitem(e8.CAUSES, "no guidance", replace(e8.CAUSES["no guidance"], kappa=0.5))
+        assert key() != before
+    assert key() == before
+
+
 def test_every_cause_is_read_by_every_diagnostic(tables: Tables) -> None:
     found = tables["findings"]
     assert (found["value"] > 0).all()

@@ -13,6 +13,8 @@ from uepo_lib import plotting
 from uepo_lib.delayed import Delayed
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import latency
+from uepo_lib.experiments import latency_verdict as says
+from uepo_lib.experiments.expectations import MET, OPEN, UNMET
 from uepo_lib.figures import latency as _figures  # noqa: F401 - registers the figures
 from uepo_lib.subpolicies import SubPolicies
 
@@ -106,6 +108,88 @@ def test_each_number_that_was_timed_has_its_tick() -> None:
     ticks = [[t.get_text() for t in axes.get_xticklabels()] for axes in figure.axes]
     assert ticks == [["5", "10"], ["1", "8"]]
     assert not any(axes.get_xminorticklabels() for axes in figure.axes)
+
+
+# ---- verdicts and expectations -------------------------------------------------------------------
+
+
+def timings(median: float, tail: float = 1.2, by_step: float = 1.0) -> pd.DataFrame:
+    """The default network takes ``median`` ms with five steps, in proportion to steps^by_step, and
+    a tenth more for eight sub-policies; 99th percentiles are ``tail`` times medians."""
+    name = latency.BACKBONES[0]
+    rows = [(name, steps, 1, median * (steps / 5) ** by_step) for steps in (1, 5, 50)]
+    rows += [(name, 5, 8, 1.1 * median), (latency.GAUSSIAN, 0, 1, 0.1)]
+    table = pd.DataFrame(rows, columns=["backbone", "steps", "n", "median"])
+    return table.assign(p99=tail * table["median"], action_horizon=4)
+
+
+def lateness(lost: float, spread: float = 0.2, seeds: int = 6, delay: int = 1) -> pd.DataFrame:
+    """Scores of 90 on time, and ``lost`` points less when late; seeds differ by ``spread``."""
+    rows = [
+        (seed, "stale", late, 90.0 - (lost + spread * (-1) ** seed if late else 0.0))
+        for seed in range(seeds) for late in (0, delay)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["seed", "policy", "delay", "score"])
+
+
+@pytest.mark.parametrize(
+    ("times", "delays", "label", "rates"),
+    [
+        (timings(1.0), lateness(0.5), "supported", {"supported"}),
+        (timings(60.0), lateness(40.0, delay=8), "not supported", {"not supported"}),
+        (timings(1.5, tail=40.0), lateness(2.0, 30.0), "inconclusive", {"inconclusive"}),
+    ],
+)
+def test_the_verdict_supports_opposes_and_leaves_open(
+    times: pd.DataFrame, delays: pd.DataFrame, label: str, rates: set[str]
+) -> None:
+    found = says.verdict(times, delays, 0.008, 5).set_index("claim")["verdict"]
+    assert len(found) == len(latency.RATES) + 3
+    assert set(found.iloc[:-2]) == rates and found[says.LATE] == label == found[says.OVERALL]
+
+
+def test_few_seeds_and_delays_that_were_not_played_decide_nothing() -> None:
+    for delays in (lateness(0.0, 0.0, seeds=4), lateness(40.0, seeds=1), lateness(40.0, delay=2)):
+        found = says.verdict(timings(1.0), delays, 0.008, 5).set_index("claim")["verdict"]
+        assert found[says.LATE] == found[says.OVERALL] == "inconclusive"
+    slow = says.verdict(timings(60.0), lateness(0.0, seeds=4, delay=8), 0.008, 5)
+    assert slow["verdict"].tolist()[-2:] == ["inconclusive", "not supported"]
+
+
+def test_being_fast_is_not_enough_where_being_late_costs() -> None:
+    found = says.verdict(timings(1.0), lateness(40.0), 0.008, 5)["verdict"].tolist()
+    assert found[-3:] == ["supported", "not supported", "not supported"]
+
+
+@pytest.mark.parametrize(
+    ("times", "delays", "words"),
+    [
+        (timings(3.0, 1.1), lateness(20.0), [MET] * 4),
+        (timings(1.0, by_step=0.3), lateness(0.5), [UNMET, MET, UNMET, UNMET]),
+        (timings(60.0, by_step=2.0), lateness(9.0, 2.0), [UNMET, MET, UNMET, OPEN]),
+        (timings(3.0).query("steps == 1 or n > 1 or steps == 0"), lateness(9.0, delay=2),
+         [OPEN, OPEN, OPEN, OPEN]),
+    ],
+)  # fmt: skip
+def test_expectations_are_met_not_met_or_open(
+    times: pd.DataFrame, delays: pd.DataFrame, words: list[str]
+) -> None:
+    lines = says.expected(times, delays, 5)
+    assert [line.rpartition(": ")[2] for line in lines] == [f"{word}." for word in words]
+
+
+def test_growth_with_n_is_read_from_its_ends() -> None:
+    table = timings(3.0)
+    table.loc[table["n"] == 8, "median"] = 24.0
+    line = says.expected(table, lateness(0.0), 5)[1]
+    assert "from 1 to 8 by a factor of 8.0, a power of 1.00" in line and line.endswith(f"{UNMET}.")
+
+
+def test_returns_stand_beside_times_where_these_are_known() -> None:
+    table = says.by_steps({5: [70.0, 80.0], 20: [60.0, 70.0]}, timings(3.0))
+    assert table["score"].tolist() == [75.0, 65.0] and table["high"].tolist() == [80.0, 70.0]
+    assert table["ms"].iloc[0] == 3.0 and np.isnan(table["ms"].iloc[1])
+    assert "5 steps in place of 20" in says.fewer_says(table) and "+10.0" in says.fewer_says(table)
 
 
 def played(ahead: float, fresh: float, longer: float) -> pd.DataFrame:

@@ -80,8 +80,18 @@ def test_a_sweet_spot_beats_both_ends(
 
 def test_a_spot_needs_two_ends_and_something_between() -> None:
     part = filtered(lambda e: 0.0, 0.1)
-    with pytest.raises(UsageError, match="epsilon"):
-        verdict.sweet_spot(part[part["epsilon"] != 0.05].dropna())
+    found = verdict.sweet_spot(part[part["epsilon"] != 0.05].dropna())
+    assert found["verdict"].tolist() == ["not reached"] and found["at"].isna().all()
+
+
+def test_a_filter_that_one_seed_could_not_fill_is_no_end_of_the_sweep() -> None:
+    table = filtered(lambda e: 0.0 if math.isnan(e) else -e, 0.0).assign(volume=100, wanted=100)
+    short = (table["epsilon"] == 0.01) & (table["seed"] == 4)
+    table.loc[short, "volume"] = 89
+    assert verdict.sweet_spot(table)["at"].tolist() == [0.05]
+    assert verdict.sweet_spot(verdict.reached(table))["at"].tolist() == [0.1]
+    assert verdict.left_out(table) == "model, ratio 1, ε = 0.01 (1 of 6 seeds)"
+    assert verdict.left_out(verdict.reached(table)) == "none"
 
 
 # ---- the ratio, chance, selection ----------------------------------------------------------------
@@ -167,6 +177,21 @@ def test_advice_is_the_cell_with_the_largest_mean_gain() -> None:
     assert found[["ratio", "acceptance"]].iloc[0].tolist() == [2.0, "kl"]
     assert found["gain"].iloc[0] == pytest.approx(0.5)
     assert abs(MARGIN - math.log2(1.1)) < 1e-12  # a tenth of the squared error
+
+
+def test_advice_is_of_one_sweep() -> None:
+    table = by_ratio(0.5, 0.1, 0.0)
+    with pytest.raises(UsageError, match="one sweep"):
+        verdict.advice(pd.concat([table, table[table["ratio"] == 1]]))
+
+
+def test_a_cell_that_one_seed_lacks_is_not_advised() -> None:
+    table = by_ratio(0.5, 0.1, 0.0)
+    some = table[(table["ratio"] != 3) | (table["seed"] == 0)]
+    lucky = some.assign(gain=some["gain"].where(some["ratio"] != 3, 9.0))
+    best = verdict.advice(lucky).iloc[0]
+    assert best["ratio"] == 2 and best["seeds"] == 6
+    assert best["cells"] == 2 * 3  # filtered and random, ratios ½, 1 and 2
 
 
 @pytest.mark.parametrize(
@@ -309,6 +334,9 @@ def test_ratios_share_a_pool_and_the_number_of_updates(world: None) -> None:
     assert set(found["epsilon"].dropna()) == {1e6}
     last = {int(p.run.metrics["step"].iloc[-1]) for p in (cells.initial, *cells.cells.values())}
     assert last == {TINY_RATIOS.updates(TINY.dynamics_batch)}
+    told = epsilon.sizes("tiny", TINY_RATIOS)
+    assert told["gradient steps of every model"] == str(*last)
+    assert told["real transitions"] == str(TINY_RATIOS.size) and told["network"] == "8 × 8"
     filled = found[found["step"] == 1].groupby(["source", "ratio", "acceptance"])["volume"].first()
     for source in ("model", "simulator"):
         for ratio in TINY_RATIOS.ratios:

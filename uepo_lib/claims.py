@@ -188,12 +188,12 @@ def _ratio(results: Results) -> Found:
     table = sensitivity_verdict.reached(results.ratios)
     inside = (table["data"] == epsilon.INSIDE) & (table["step"] == 1)
     mine = table[inside & (table["acceptance"] == "kl") & (table["source"] == "model")]
-    large = mine[mine["ratio"].between(*sensitivity_verdict.LARGE)].groupby("seed")["gain"].mean()
-    small = mine[mine["ratio"] <= 1].groupby("seed")["gain"].mean()
-    if large.empty:
+    gains = sensitivity_verdict.large_over_small(mine)
+    if gains.empty:
         return Found("no such ratio was reached", 0, "not testable here")
     unit = "log₂ of the squared error at ratios up to 1 over that at 2 to 3, T̂_init's transitions"
-    return _log2(f"{unit}, filtered or not, {_where(mine)}", large - small)
+    where = f"within each filter ({', '.join(gains.index.unique('filter'))}), {_where(mine)}"
+    return _log2(f"{unit}, {where}", gains.groupby("seed").mean())
 
 
 def _over_chance(results: Results) -> Found:

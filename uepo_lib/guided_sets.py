@@ -96,15 +96,20 @@ class GuidedRobot:
         plain = self.unguided(setting.steps).value
         return plain.with_guidance(replace(guidance, config=config))
 
-    def returns(self) -> dict[tuple[Setting, str], Product[Evaluation]]:
-        """True returns of :data:`PLAYED`, in the profile's shorter evaluation; half of it for the
-        long chain."""
+    def played(self, setting: Setting, name: str) -> Product[Evaluation]:
+        """True returns of one set, in the profile's shorter evaluation; half of it for the long
+        chain."""
         episodes = self.study.budget.curve_episodes
         counts = {SHIPPED.steps: episodes, LONG.steps: max(1, episodes // 2)}
-        return {
-            (setting, name): self.study.evaluate(self.sets(setting)[name], counts[setting.steps])
-            for setting, name in PLAYED
-        }
+        return self.study.evaluate(self.sets(setting)[name], counts[setting.steps])
+
+    def returns(self) -> dict[tuple[Setting, str], Product[Evaluation]]:
+        """True returns of :data:`PLAYED`."""
+        return {(setting, name): self.played(setting, name) for setting, name in PLAYED}
+
+    def by_steps(self) -> dict[int, Product[Evaluation]]:
+        """Those of the unguided set, by number of denoising steps."""
+        return {s.steps: self.played(s, "unguided") for s in (SHIPPED, LONG)}
 
     def trajectories(self, horizon: int = 16) -> dict[str, Product[Executed]]:
         """What the unguided set, the strongly guided one and jittered actions do from logged

@@ -148,6 +148,18 @@ def cells(seed: int, profile: str, grid: EpsilonGrid | None = None) -> Cells:
     return Cells(study, initial, found, fitted)
 
 
+def sizes(profile: str, grid: EpsilonGrid) -> dict[str, str]:
+    """What the models of ``grid`` learn from and for how long, as their runs are configured."""
+    study = cells(profiles.budget(profile).seeds[0], profile, grid).study
+    used = study.config("dynamics")
+    return {
+        "real transitions": f"{study.size:,}",
+        "|D_diff| / |D|": ", ".join(f"{ratio:g}" for ratio in grid.ratios),
+        "gradient steps of every model": f"{used.max_updates:,}",
+        "network": " × ".join(map(str, used.hidden)),
+    }
+
+
 def _pool(synthetic: Product[Transitions]) -> Product[Pool]:
     return Product(
         synthetic.keys,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,6 +93,55 @@ CAUSES = {
 }
 
 
+NETWORK = DenoiserConfig(
+    backbone="mlp", horizon=worlds.HORIZON, obs_horizon=1, d_model=32, hidden=(128, 128)
+)
+GUIDANCE = GuidanceConfig(threshold=1.0, eta_schedule="constant")
+"""τ and the floor of the divergence follow from D."""
+
+
+def diffusion_config(grid: FailureGrid, cause: Cause) -> DiffusionConfig:
+    """Few updates where the policy is to be undertrained."""
+    return DiffusionConfig(
+        num_updates=grid.few_updates if cause.undertrained else grid.updates,
+        batch_size=128, warmup=50, lr=2e-3, ema_decay=0.98,
+    )  # fmt: skip
+
+
+def dynamics_config(grid: FailureGrid) -> DynamicsConfig:
+    """Of T̂_init and T̂ alike."""
+    updates = grid.dynamics_updates
+    return DynamicsConfig(
+        num_members=3, num_elites=2, hidden=(64, 64), weight_decay=(2.5e-5, 5e-5, 1e-4),
+        learning_rate=1e-3, max_updates=updates, check_every=max(1, updates // 8), patience=None,
+    )  # fmt: skip
+
+
+def augmentation_config(grid: FailureGrid, cause: Cause, horizon: int) -> AugmentationConfig:
+    """``horizon`` is as long as the real sequences of the world."""
+    return AugmentationConfig(
+        ratio=grid.high_ratio if cause.loose else grid.ratio, horizon=horizon,
+        acceptance="all" if cause.loose else "kl",
+    )  # fmt: skip
+
+
+def resolved(grid: FailureGrid) -> dict[str, Any]:
+    """Every cause and every setting that a run uses, for its identity."""
+    causes = {
+        name: {
+            **asdict(cause),
+            "diffusion": asdict(diffusion_config(grid, cause)),
+            "augmentation": asdict(augmentation_config(grid, cause, grid.ahead)),
+        }
+        for name, cause in CAUSES.items()
+    }
+    return {
+        "causes": causes, "denoiser": asdict(NETWORK), "guidance": asdict(GUIDANCE),
+        "dynamics": asdict(dynamics_config(grid)),
+        "online": asdict(worlds.online_config(grid.env_steps)),
+    }  # fmt: skip
+
+
 class Pipeline:
     """UEPO's offline half on one world, with one cause; each part is made when asked for.
 
@@ -107,16 +157,10 @@ class Pipeline:
         self.model: DiffusionModel = like.model if like else self._train()
 
     def _train(self) -> DiffusionModel:
-        grid, cause = self.grid, self.cause
-        process = DiffusionConfig(
-            num_updates=grid.few_updates if cause.undertrained else grid.updates,
-            batch_size=128, warmup=50, lr=2e-3, ema_decay=0.98,
-        )  # fmt: skip
-        network = DenoiserConfig(
-            backbone="mlp", horizon=worlds.HORIZON, obs_horizon=1, d_model=32, hidden=(128, 128)
-        )
-        windows = worlds.Shuffled(self.world.windows) if cause.shuffled else self.world.windows
-        return train_diffusion(process, network, windows, self.seed, progress=False)
+        known = self.world.windows
+        windows = worlds.Shuffled(known) if self.cause.shuffled else known
+        process = diffusion_config(self.grid, self.cause)
+        return train_diffusion(process, NETWORK, windows, self.seed, progress=False)
 
     @cached_property
     def similar(self) -> Tensor:
@@ -142,8 +186,7 @@ class Pipeline:
         if not self.cause.guided:
             return self.sub_policies(n)
         tau = calibrate_threshold(self.similar[:, :n].transpose(0, 1), 0.5, self.floor)
-        rule = GuidanceConfig(tau, floor=self.floor, eta_schedule="constant")
-        return self.sub_policies(n, rule)
+        return self.sub_policies(n, replace(GUIDANCE, threshold=tau, floor=self.floor))
 
     @cached_property
     def online(self) -> SubPolicies:
@@ -168,22 +211,14 @@ class Pipeline:
         return self._fit(self.world.modelled, self._imagined().transitions)
 
     def _fit(self, data: Transitions, imagined: Transitions | None = None) -> DynamicsModel:
-        updates = self.grid.dynamics_updates
-        config = DynamicsConfig(
-            num_members=3, num_elites=2, hidden=(64, 64), weight_decay=(2.5e-5, 5e-5, 1e-4),
-            learning_rate=1e-3, max_updates=updates, check_every=max(1, updates // 8),
-            patience=None,
-        )  # fmt: skip
         return train_dynamics(
-            config, data, self.world.choosing, seed=self.seed, extra=imagined, progress=False
-        )
+            dynamics_config(self.grid), data, self.world.choosing, seed=self.seed, extra=imagined,
+            progress=False,
+        )  # fmt: skip
 
     def _imagined(self) -> Synthetic:
-        grid, real, loose = self.grid, self.world.sequences, self.cause.loose
-        config = AugmentationConfig(
-            ratio=grid.high_ratio if loose else grid.ratio, horizon=real.future.shape[1],
-            acceptance="all" if loose else "kl",
-        )  # fmt: skip
+        real = self.world.sequences
+        config = augmentation_config(self.grid, self.cause, real.future.shape[1])
         reference = reference_costs(self.initial, real.past, real.actions, real.future, config)
         known = self.world.windows
         starts = known.batch(torch.linspace(0, len(known) - 1, STARTS).long()).past

@@ -133,12 +133,17 @@ def maze_world(
     )  # fmt: skip
 
 
+def online_config(env_steps: int) -> PPOConfig:
+    """The chain's settings of everywhere, with a critic's warm-up of one update."""
+    size = min(2_048, env_steps // 2)
+    chosen = {**ONLINE["chain_ppo"], "steps_per_update": size, "warmup_env_steps": size}
+    return PPOConfig(env_steps, num_envs=ENVIRONMENTS, **chosen)
+
+
 def fine_tune(data: Dataset, policy: SubPolicies, env_steps: int, seed: int) -> list[Curve]:
     """PPO over the denoising chain from ``policy`` (n = 1): the arrivals among the last 20
     episodes, and the KL of the last minibatch, after each update."""
-    size = min(2_048, env_steps // 2)
-    chosen = {**ONLINE["chain_ppo"], "steps_per_update": size, "warmup_env_steps": size}
-    config = PPOConfig(env_steps, num_envs=ENVIRONMENTS, **chosen)
+    config = online_config(env_steps)
     first = 10_000 * (seed + 1)
     robot = data.task.robot
     envs = ChunkedEnvs(robot, range(first, first + ENVIRONMENTS), discount=config.discount)

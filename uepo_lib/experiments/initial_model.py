@@ -10,6 +10,7 @@ stands T̂ on T̂_init's *own* slice and D_diff. All models make equally many gr
 **Expected** before any of it was computed: transitions of a poor T̂_init harm more than those of a
 good one, and no D_diff from a model beats D alone. A filter keeps real transitions where T̂_init is
 right, so it protects the bias; but D does not have it, so it shrinks from round to round.
+Notebook 14 says what was added with it.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ gait with small variations. *T̂*: a refit makes new steps easier to predict; th
 seldom, as PPO's steps are small, and the ends differ by less than seeds do; neither do short value
 targets help, the critic being fitted on 50,000 real steps anyway. *Guidance*: little, because the
 reverse steps behind it undo most of a push. *Imagined data*: nothing that T̂ does not know already.
+(Those were laptop's online steps when this was written; it takes fewer now.)
 """
 
 from __future__ import annotations

@@ -59,14 +59,18 @@ def sweet_spot(gained: pd.DataFrame) -> pd.DataFrame:
     "supported": one does, by both comparisons; "not supported": none of them can, since one of its
     two intervals lies below the margin. Intervals hold together over all comparisons of a test.
     The numbers are those of the ε whose weaker comparison is best, at ``at``. Columns source,
-    data, step, at besides. Raises ``UsageError`` without three different filters.
+    data, step, at besides. Only filters that every seed has count, so that all comparisons have the
+    same seeds; "not reached" with fewer than three.
     """
     kl = gained[gained["acceptance"] == "kl"]
     rows = []
     for names, part in kl.groupby(["source", *_TEST], sort=False):
         wide = part.assign(epsilon=part["epsilon"].fillna(math.inf))
-        wide = wide.pivot_table(index="seed", columns="epsilon", values="gain")
-        check(wide.shape[1] >= 3, "epsilon", list(wide), "at least three, or two and no filter")
+        wide = wide.pivot_table(index="seed", columns="epsilon", values="gain").dropna(axis=1)
+        named = dict(zip(("source", *_TEST), names, strict=True))
+        if wide.shape[1] < 3:
+            rows.append({**named, "at": math.nan, **label([], MARGIN)})
+            continue
         inner, ends = list(wide.columns[1:-1]), [wide.columns[0], wide.columns[-1]]
         sure = 1 - (1 - CONFIDENCE) / (2 * len(inner))
         pairs = {e: [label((wide[e] - wide[end]).tolist(), MARGIN, sure) for end in ends]
@@ -74,8 +78,7 @@ def sweet_spot(gained: pd.DataFrame) -> pd.DataFrame:
         weaker = {e: min(both, key=lambda x: x["mean"]) for e, both in pairs.items()}
         at = max(weaker, key=lambda e: weaker[e]["mean"])
         each = [_both([one["verdict"] for one in both]) for both in pairs.values()]
-        spot = {**weaker[at], "verdict": _any(each)}
-        rows.append({"source": names[0], "data": names[1], "step": names[2], "at": at, **spot})
+        rows.append({**named, "at": at, **weaker[at], "verdict": _any(each)})
     return pd.DataFrame(rows)
 
 
@@ -96,6 +99,22 @@ def reached(gained: pd.DataFrame) -> pd.DataFrame:
     return gained[gained["volume"] >= FILLED * gained["wanted"]]
 
 
+def left_out(gained: pd.DataFrame) -> str:
+    """What :func:`reached` leaves out, in words: "model, ratio 1, ε = 0.01 (2 of 3 seeds)"."""
+    keys, seeds = ["source", "ratio", "epsilon"], gained["seed"].nunique()
+    short = gained[gained["volume"] < FILLED * gained["wanted"]]
+    by_cell = short.groupby(keys, sort=False, dropna=False)["seed"].nunique().reset_index()
+    told = [
+        f"{source}, ratio {ratio:g}, {_filter(epsilon)} ({count} of {seeds} seeds)"
+        for source, ratio, epsilon, count in by_cell.itertuples(index=False, name=None)
+    ]
+    return "; ".join(told) or "none"
+
+
+def _filter(epsilon: float) -> str:
+    return "no filter" if pd.isna(epsilon) else f"ε = {epsilon:g}"
+
+
 def large_ratio(gained: pd.DataFrame) -> pd.DataFrame:
     """Do ratios of 2 to 3 help? Their mean gain against none, T̂_init's, and against ratios ≤ 1.
 
@@ -112,6 +131,18 @@ def large_ratio(gained: pd.DataFrame) -> pd.DataFrame:
         for against, effect in (("T̂_init", above), ("ratios up to 1", (above - below).dropna())):
             rows.append({**named, "against": against, **label(effect.tolist(), MARGIN)})
     return pd.DataFrame(rows)
+
+
+def large_over_small(cells: pd.DataFrame) -> pd.Series:
+    """The mean gain at ratios of 2 to 3 less that at ratios up to 1, by seed and filter.
+
+    Within a filter, where a seed has both: a filter that fills no large ratio has its own cost in
+    the small ones alone. ``cells`` are of one source and test, none drawn at random.
+    """
+    kinds = cells.assign(filter=cells["epsilon"].map(_filter))
+    sides = kinds[kinds["ratio"].between(*LARGE)], kinds[kinds["ratio"] <= 1]
+    large, small = (side.groupby(["seed", "filter"])["gain"].mean() for side in sides)
+    return (large - small).dropna()
 
 
 def filter_over_chance(gained: pd.DataFrame) -> pd.DataFrame:
@@ -154,13 +185,18 @@ def counted(verdicts: pd.DataFrame) -> str:
 
 
 def advice(gained: pd.DataFrame) -> pd.DataFrame:
-    """The cell with the largest gain over T̂_init, its mean over tests, by source.
+    """The cell of one sweep with the largest gain over T̂_init, its mean over tests, by source.
 
     Columns source, ratio, epsilon (NaN: no filter), acceptance, worst (the smallest mean gain of a
     test), gain, low, seeds, verdict, cells: the practical answer. It is the best of ``cells``, so
-    its interval is one that holds together over all of them.
+    its interval is one that holds together over all of them; a cell that some seed lacks is none.
+    Raises ``UsageError`` for two sweeps: their cells gain over different T̂_init.
     """
     keys = ["source", "ratio", "epsilon", "acceptance"]
+    twice = bool(gained.duplicated([*keys, *_TEST, "seed"]).any())
+    check(not twice, "gained", "some cells twice", "the cells of one sweep")
+    seeds = gained.groupby(keys, dropna=False)["seed"].transform("nunique")
+    gained = gained[seeds == gained["seed"].nunique()]
     cells = gained.drop_duplicates(keys)["source"].value_counts().to_dict()
     rows = []
     for names, part in gained.groupby(keys, dropna=False, sort=False):
@@ -180,7 +216,7 @@ def advised(advice: pd.DataFrame) -> str:
     rows: Any = advice.itertuples()
     lines = []
     for row in rows:
-        kept = "no filter" if pd.isna(row.epsilon) else f"ε = {row.epsilon:g}"
+        kept = _filter(row.epsilon)
         how = "drawn at random at the volume of " if row.acceptance == "random" else ""
         above = "above" if row.low > 0 else "not above"
         lines.append(
