@@ -4,7 +4,7 @@
 |---|---|
 | smoke | every line of code runs; the numbers mean nothing |
 | laptop | the default: local data, three seeds, two to three hours on two cores |
-| full | five seeds, 5 times the data, 5 to 12.5 times the updates; some 70 core-hours, estimated |
+| full | five seeds, 5 times the data, 5 to 12.5 times the updates; some 90 core-hours, estimated |
 | paper | the sizes that Uni-O4 published; a GPU |
 
 What the paper (UEPO) leaves unsaid has Uni-O4's size under ``paper`` where Uni-O4 has one, and is
