@@ -12,9 +12,9 @@ from torch import Tensor
 from uepo_lib import plotting
 from uepo_lib.delayed import Delayed
 from uepo_lib.errors import UsageError
+from uepo_lib.expectations import MET, OPEN, UNMET
 from uepo_lib.experiments import latency
 from uepo_lib.experiments import latency_verdict as says
-from uepo_lib.experiments.expectations import MET, OPEN, UNMET
 from uepo_lib.figures import latency as _figures  # noqa: F401 - registers the figures
 from uepo_lib.subpolicies import SubPolicies
 

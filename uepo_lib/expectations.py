@@ -6,17 +6,33 @@ two of them can say. This is weaker than a verdict (``statistics.py``), and told
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import pandas as pd
 
 MET, UNMET, OPEN = "**met**", "**not met**", "**open**"
 
 
+def seen(flags: Iterable[bool]) -> str:
+    """The word for what was, or was not, seen in each of several seeds."""
+    found = set(map(bool, flags))
+    if len(found) != 1:
+        return OPEN
+    return MET if found.pop() else UNMET
+
+
+def by_place(flags: Mapping[str, bool]) -> str:
+    """The word for all places, or the word for each where they differ."""
+    words = {place: MET if met else UNMET for place, met in flags.items()}
+    if len(set(words.values())) == 1:
+        return next(iter(words.values()))
+    return ", ".join(f"{word} ({place})" for place, word in words.items()) or OPEN
+
+
 def answer(values: pd.Series, above: float = 0.0, ties: bool = False) -> str:
     """Whether ``values``, one a seed, are above ``above`` as expected; ``ties`` are right too."""
     right = values >= above if ties else values > above
-    if len(values) < 2 or right.nunique() > 1:
-        return OPEN
-    return MET if right.all() else UNMET
+    return seen(right) if len(right) > 1 else OPEN
 
 
 def line(

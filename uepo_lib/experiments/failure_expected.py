@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandas as pd
 
 from uepo_lib.diagnostics import COLLAPSE, FAR_START, IMPLAUSIBLE, SIGNATURES, WORSE_MODEL
-from uepo_lib.experiments.expectations import OPEN, by_place, seen
+from uepo_lib.expectations import OPEN, by_place, seen
 from uepo_lib.experiments.failure_pipeline import HEALTHY
 from uepo_lib.experiments.failure_verdict import FIRES, of_test, provoked
 
@@ -79,6 +79,8 @@ def _spreads(values: pd.DataFrame) -> str:
     if others.empty:
         return f"{text}: no test run: {OPEN}."
     share = others.groupby(["setting", "signature"], sort=False)["fired"].mean()
-    told = ", ".join(f"{name} {fired:.0%} ({place})" for (place, name), fired in share.items())
+    told = ", ".join(
+        f"{name} {fired:.0%} ({place})" for place, name, fired in share.reset_index().to_numpy()
+    )
     flags = {str(place): bool((part >= FIRES).any()) for place, part in share.groupby("setting")}
     return f"{text}, in at least {FIRES:.0%} of test runs: {told}: {by_place(flags)}."

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from uepo_lib.expectations import MET, OPEN, UNMET, seen
 from uepo_lib.experiments.epsilon_verdict import MARGIN
-from uepo_lib.experiments.expectations import MET, OPEN, UNMET, seen
 from uepo_lib.experiments.initial_model import BIASED, SHARES, WHOLE
 from uepo_lib.experiments.initial_verdict import BIAS
 
@@ -50,7 +50,7 @@ def of_rounds(followed: pd.DataFrame) -> list[str]:
         ("model", "kl"), ("simulator", "kl"), ("simulator", "random")
     ))  # fmt: skip
     each = own.clip(lower=0) ** (1 / last)
-    path = wide["simulator", "kl"].diff(axis=1).drop(columns=0)
+    path = pd.DataFrame(wide["simulator", "kl"]).diff(axis=1).drop(columns=0)
     known = own.notna()
     return [
         f"Model transitions keep two thirds of the bias a round: {each.mean():.2f} on average: "

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from uepo_lib.experiments.expectations import OPEN, seen
+from uepo_lib.expectations import OPEN, seen
 from uepo_lib.experiments.latency import BACKBONES, RATES, injected, reached
 from uepo_lib.experiments.sensitivity_verdict import POINTS
 from uepo_lib.statistics import VERDICT_SEEDS, mean_interval
@@ -47,7 +47,7 @@ def verdict(times: pd.DataFrame, delays: pd.DataFrame, period: float, steps: int
         (f"a decision fits into {length:g} ms ({name})", told, 0, _fits(ours, length))
         for name, length in periods.items()
     ]
-    late = int(injected(times, period, steps).set_index("backbone").loc[BACKBONES[0], "delay"])
+    late = int(injected(times, period, steps).set_index("backbone")["delay"][BACKBONES[0]])
     rows.append(_late(delays, late))
     rows.append((OVERALL, f"{own}; {LATE}", rows[-1][2], _both(rows[-2][3], rows[-1][3])))
     return pd.DataFrame(rows, columns=["claim", "measured", "seeds", "verdict"])

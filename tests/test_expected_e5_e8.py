@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from uepo_lib.diagnostics import COLLAPSE, FAR_START, SIGNATURES, THRESHOLDS, WORSE_MODEL
+from uepo_lib.expectations import MET, OPEN, UNMET, by_place, seen
 from uepo_lib.experiments import failure_expected, failure_verdict, initial_expected
-from uepo_lib.experiments.expectations import MET, OPEN, UNMET, by_place, seen
 from uepo_lib.experiments.failure_pipeline import CAUSES, HEALTHY
 from uepo_lib.experiments.failure_worlds import MAZE, TOY
 from uepo_lib.experiments.initial_model import BIASED, DATA, WHOLE
