@@ -13,6 +13,8 @@ from typing import Any
 from uepo_lib.robots import Robot
 
 HANDS = ("pen", "door", "hammer", "relocate")
+TUNED_ON = "hopper-medium"
+"""The task on which every method's online settings were chosen, with seed 100."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,11 @@ PPO makes of Uni-O4's clones, mean score of four members over 10 episodes each."
 TRIED = _read("tuning.csv")
 """Every online run that these settings were chosen by: Hopper, seed 100, which no result reports.
 
+First those of "prototype", throw-away programs that came before this library: of each what was
+written down, the noise-free return at the start and the end and what ``note`` says. Which steps of
+the ``chain`` were trained is "not said" of two; those repeat σ and rate of others and are not
+counted as settings. Of "this library" the column is empty.
+
 The committed medium policy was chosen while tuning too; the rows say which agent's data they used.
 ``critic_lag`` is how many updates the target of Q lagged behind: 400, then 50, after which the
 rates were chosen anew among four settings for each method, by ``mean_return``: the noise-free
@@ -114,14 +121,89 @@ return, averaged over the looks after the first and over the starts.
 """
 
 KNOBS = (
-    "behaviour", "critic_lag", "learning_rate", "target_kl", "num_epochs", "warmup_env_steps",
-    "sigma", "action_horizon", "minibatch_size",
+    "chain", "behaviour", "critic_lag", "learning_rate", "target_kl", "num_epochs",
+    "warmup_env_steps", "sigma", "action_horizon", "minibatch_size",
 )  # fmt: skip
 """What tells two settings of :data:`TRIED` apart; a start does not, it is tried several times."""
+COMPONENT = {"UEPO": "chain_ppo", "BC": "gaussian_ppo"}
 
 
-def num_tried() -> dict[str, int]:
-    """How many online settings were tried for each component of PPO."""
-    component = {"UEPO": "chain_ppo", "BC": "gaussian_ppo"}
-    found = {(row["method"], *(row[knob] for knob in KNOBS)) for row in TRIED}
-    return {component[method]: sum(first == method for first, *_ in found) for method in component}
+def num_tried(source: str | None = None) -> dict[str, int]:
+    """How many online settings were tried for each component of PPO, in all or by one source."""
+    found = {
+        (row["method"], *(row[knob] for knob in KNOBS))
+        for row in TRIED
+        if source in (None, row["source"]) and row["chain"] != "not said"
+    }
+    return {
+        component: sum(first == method for first, *_ in found)
+        for method, component in COMPONENT.items()
+    }
+
+
+def parity() -> str:
+    """Were as many online settings tried for chains as for Gaussians? In words."""
+    chain, gaussian = num_tried().values()
+    apart = chain - gaussian
+    more = f"{abs(apart)} more for {'chains' if apart > 0 else 'Gaussians'}"
+    return (
+        f"{chain} settings of online PPO were tried for denoising chains, "
+        f"{num_tried('prototype')['chain_ppo']} of them with prototypes before this library, and "
+        f"{gaussian} for Gaussians: {more if apart else 'equally many'}."
+    )
+
+
+def attempts(task: str) -> str:
+    """What was tried for UEPO's online phase: on :data:`TUNED_ON`, and elsewhere nothing."""
+    runs = [row for row in TRIED if row["method"] == "UEPO" and row["last_return"]]
+    rose = sum(float(row["last_return"]) > float(row["first_return"]) for row in runs)
+    told = (
+        f"{num_tried()['chain_ppo']} settings on {TUNED_ON}, {rose} of {len(runs)} runs with an "
+        "end above their start"
+    )
+    return told if task == TUNED_ON else f"{told}; none on {task}"
+
+
+@dataclass(frozen=True)
+class Offline:
+    """An offline choice between ``tried`` settings, on seeds that no result uses."""
+
+    choice: str
+    tried: int
+    kept: str
+    tasks: str
+    table: str
+    """Where all of them stand."""
+    rows: tuple[str, ...] = ()
+    """Of E3, which it was made for; (): all that learn offline."""
+
+
+OFFLINE = (
+    Offline("past states that a policy sees (T_o)", 2, "1", TUNED_ON, "not kept"),
+    Offline(
+        "unit of the critics", len({row["scale_rewards"] for row in TRIED_CRITIC}),
+        "mean |r| / (1 − γ)", ", ".join(dict.fromkeys(row["task"] for row in TRIED_CRITIC)),
+        "tuning_critic.csv",
+    ),
+    Offline(
+        "rate and number of the critics' updates", 5, "a constant rate, the profile's number",
+        TUNED_ON, "not kept",
+    ),
+    Offline(
+        "offline PPO: its updates, how often AM-Q checks", 3, "the profile's",
+        "hopper-medium-replay", "not kept", ("uepo_ppo", "uni_o4", "uni_o4_more", "bppo"),
+    ),
+    Offline(
+        "β of IQL", len({row["beta"] for row in TRIED_IQL}), f"{IQL_BETA:g}", TUNED_ON,
+        "tuning_iql.csv", ("iql",),
+    ),
+)  # fmt: skip
+"""What was chosen offline by returns: of policies, of what offline PPO makes of Uni-O4's clones, or
+of IQL's policy."""
+
+
+def tried_offline(row: str) -> int:
+    """How many offline settings were tried for ``row`` of E3, one choice after another; none for
+    what learns online alone."""
+    mine = [c.tried for c in OFFLINE if not c.rows or row in c.rows]
+    return sum(mine) if row not in ("scratch", "sac") else 0
