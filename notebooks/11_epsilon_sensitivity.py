@@ -236,7 +236,8 @@ Markdown(
 #
 # T̂ reaches the policy only through AM-Q. Sub-policies at κ = 0, ¼, ½ and 1 have played real
 # episodes; each dynamics model of the sweep ranks them from the same starts with the same critic.
-# Regret is the best true score minus that of the model's choice.
+# Regret is the best true score minus that of the model's choice; the best is found on one half of
+# the episodes and scored on the other, both ways, as in [06](06_offline_improvement.ipynb).
 #
 # **Expectation.** One-step errors that differ by a tenth do not reorder policies that differ by
 # tens of points: nearly all models choose alike.

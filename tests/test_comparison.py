@@ -33,7 +33,8 @@ from uepo_lib.stages import Study
 from uepo_lib.subpolicies import SubPolicies
 
 LEAST = ("scratch", "bc", "uni_o4", "uepo_ppo", "mse", "fresh")
-ACTING = ("bc", "bc_chunk", "mse", "iql", "uni_o4", "distilled", "kappa_0", "uepo", "uepo_ppo")
+ACTING = ("bc", "bc_chunk", "mse", "iql", "uni_o4", "distilled", "kappa_0", "uepo",
+          "uepo_printed", "uepo_ppo")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +90,29 @@ def test_the_improved_chain_goes_online_as_it_is(rows: dict[str, Contender]) -> 
     assert all(p.requires_grad for p in online.model.parameters())
 
 
-def test_a_random_candidate_is_one_of_those_that_am_q_chooses_from(
-    rows: dict[str, Contender],
+def test_a_random_candidate_scores_the_mean_over_all_that_am_q_chooses_from(
+    measured: Measured, rows: dict[str, Contender]
 ) -> None:
-    chosen = rows["random"].policy
-    assert chosen is not None and chosen.config["kappa"] in UEPOConfig().kappas
-    assert chosen.value.n == 1
+    assert rows["random"].policy is None and len(rows["random"].sets) == len(UEPOConfig().kappas)
+    scores = measured.scores.set_index("row")
+    candidates = measured.selection.query("method == 'UEPO'")
+    assert scores.loc["random", "offline"] == pytest.approx(candidates["score"].mean(), rel=1e-5)
+    best = candidates.loc[candidates["dead_zero"].idxmax(), "score"]
+    assert scores.loc["uepo", "few"] == best  # on the episodes of the candidates
+    assert scores.loc["kappa_1", "few"] == scores.loc["kappa_1", "offline"]
+
+
+def test_the_papers_selection_is_among_kappa_1_alone(
+    study: Study, measured: Measured, rows: dict[str, Contender]
+) -> None:
+    chosen = rows["uepo_printed"].policy
+    assert chosen is not None and chosen.config["kappa"] == 1
+    ones = measured.selection.query("method == 'UEPO, κ = 1'").reset_index()
+    assert chosen.config["member"] == int(ones["dead_zero"].idxmax())
+    again = measured.selection.query("method == 'UEPO' and kappa == 1").reset_index()
+    assert (ones["dead_zero"] == again["dead_zero"]).all()  # no AM-Q of its own
+    initial = measured.selection.query("method == 'UEPO, κ = 1, by T̂_init'")
+    assert initial["score"].tolist() == ones["score"].tolist()  # the same candidates
 
 
 def test_greedy_takes_the_plan_with_the_largest_q(study: Study, rows: dict[str, Contender]) -> None:
@@ -245,7 +263,8 @@ def test_am_q_judges_what_it_chose_from(measured: Measured, study: Study) -> Non
     counts = measured.selection.groupby("method").size().to_dict()
     n = study.budget.num_subpolicies
     assert counts == {
-        "UEPO": 1 + 3 * n, "UEPO, T̂_init": n, "Uni-O4": 4, "Uni-O4, clones": 4
+        "UEPO": 1 + 3 * n, "UEPO, κ = 1": n, "UEPO, κ = 1, by T̂_init": n, "Uni-O4": 4,
+        "Uni-O4, clones": 4,
     }  # fmt: skip
 
 

@@ -90,71 +90,95 @@ def test_a_task_with_fewer_seeds_is_refused() -> None:
         says.aggregate(lacking)
 
 
-def test_the_tuning_task_can_be_left_out() -> None:
+def test_aggregates_stand_beside_those_without_the_tuning_task() -> None:
     gained = says.gains(*tables(1.0, 1.0), says.PAIRS)
-    assert set(says.aggregate(gained, (TASKS[0],))["tasks"]) == {2}
-
-
-def online_row(**changes: float) -> dict[str, float]:
-    sound = {"start": 60.0, "end": 70.0, "gain": 10.0, "first_look": 50.0, "last_three": 68.0,
-             "highest": 70.0, "shift": 0.5}  # fmt: skip
-    return {**sound, **changes}
+    found = says.aggregates(gained).set_index("over")
+    assert (found.loc["all tasks", "tasks"] == 3).all()
+    assert (found.loc["without hopper-medium", "tasks"] == 2).all()
+    alone = says.aggregates(gained[gained["task"] == TASKS[0]])
+    assert set(alone["over"]) == {"all tasks"}
+    imported = gained.replace({"task": {TASKS[0]: "hopper-medium@d4rl"}})
+    assert set(says.untuned(imported)["task"]) == set(TASKS[1:])
 
 
 @pytest.mark.parametrize(
-    ("changes", "failed"),
-    [
-        ({}, None),
-        ({"highest": 90.0}, "holds"),
-        ({"last_three": 49.0, "highest": 51.0}, "not_below_start"),
-        ({"shift": 0.001}, "moved"),
-    ],
+    ("task", "between_means"),
+    [("hopper-medium-replay", 60 / 9), ("hopper-medium", 150 / 9), ("pen-cloned", 60 / 9)],
 )
-def test_each_rule_of_stability_fails_by_itself(
-    changes: dict[str, float], failed: str | None
+def test_interquartile_means_weigh_the_middle_task_and_paired_gains_do_not(
+    task: str, between_means: float
 ) -> None:
-    rows = [{"row": "uepo", "task": "t", "seed": s, **online_row(**changes)} for s in range(3)]
-    found = says.stability(pd.DataFrame(rows)).iloc[0]
-    for rule in ("holds", "not_below_start", "moved"):
-        assert found[rule] == (0 if rule == failed else 1), rule
+    levels = dict(zip(TASKS, (100.0, 45.0, 140.0), strict=True))
+    gained = pd.DataFrame(
+        [
+            {"pair": "headline", "measure": "end", "task": name, "seed": seed,
+             "theirs": level + seed / 100, "ours": level + seed / 100 + 30 * (name == task)}
+            for name, level in levels.items() for seed in range(5)
+        ]
+    )  # fmt: skip
+    row = says.aggregate(gained.assign(gain=gained["ours"] - gained["theirs"])).iloc[0]
+    assert row["paired"] == pytest.approx(10.0)
+    assert row["paired_low"] == pytest.approx(row["paired_high"])  # equal on every seed
+    assert row["gain"] == pytest.approx(between_means, abs=0.01)  # 2, 5 and 2 runs of a task count
 
 
-def test_offline_improvement_compares_the_same_members() -> None:
+def test_the_hand_is_every_task_of_its_robots() -> None:
+    names = ["pen-cloned", "hammer-human@minari", "door-human@minari", "relocate-human@minari",
+             "hopper-medium", "walker2d-medium@d4rl"]  # fmt: skip
+    table = pd.DataFrame({"task": names})
+    assert says.of_family(table, "hand")["task"].tolist() == names[:4]
+    assert says.of_family(table, "locomotion")["task"].tolist() == names[4:]
+
+
+def test_the_relative_claim_is_told_without_the_tuning_task_and_with_kappa_1() -> None:
+    scores, online = tables(6.0, 0.0)
+    printed = [t[t["row"] == "uni_o4"].assign(row="uepo_printed") for t in (scores, online)]
+    online_printed = printed[1][printed[1]["task"] == TASKS[0]]
+    gained = says.gains(
+        pd.concat([scores, printed[0]]), pd.concat([online, online_printed]), says.PAIRS
+    )
+    ten = "[+10.0%, +10.0%]"
+    both = "hopper-medium, hopper-medium-replay"
+    text, verdict = says.relative_told(gained, "end", "locomotion") or ("", "")
+    assert text == (
+        f"+10.0% {ten} on {both}; without hopper-medium +10.0% {ten}; "
+        "with κ = 1 alone +0.0% [+0.0%, +0.0%] on hopper-medium"
+    )
+    assert verdict == "supported"
+    hand, _ = says.relative_told(gained, "end", "hand") or ("", "")
+    assert hand == f"+10.0% {ten} on pen-cloned"
+    assert says.relative_told(gained[gained["task"] == TASKS[0]], "end", "hand") is None
+
+
+def test_the_lead_is_split_by_what_offline_ppo_did() -> None:
+    """UEPO 6 ahead of Uni-O4, which lost 4 by its offline PPO, and 6 ahead of cloning."""
+    scores, online = tables(6.0, 0.0)
+    for row, less in (("uni_o4_select", 2.0), ("bc", 6.0)):
+        scores, online = (
+            pd.concat([t, t[t["row"] == "uepo"].assign(row=row)]) for t in (scores, online)
+        )
+        for table, columns in ((scores, ["offline"]), (online, ["auc", "end"])):
+            table.loc[table["row"] == row, columns] -= less
+    text = says.lead_told(says.aggregates(says.gains(scores, online, says.PAIRS)))
+    first, second = text.splitlines()
+    assert first.startswith("- all tasks: ") and second.startswith("- without hopper-medium: ")
+    assert "leads by +6.0 and +6.0 points" in first and "equal row, by +2.0 and +2.0" in first
+    assert "So +4.0 and +4.0 are" in first and first.endswith("UEPO leads by +6.0 and +6.0.")
+
+
+def test_a_mean_over_many_policies_is_compared_over_the_same_episodes() -> None:
     rows = [
-        {
-            "task": "t",
-            "seed": s,
-            "method": method,
-            "member": i,
-            "score": 10.0 * i + bonus + s,
-            "sampled": 10.0 * i - 2 * bonus + s,
-            "dead_zero": 200.0 if method == "Uni-O4" else 100.0,
-        }
-        for s in range(3)
-        for i in range(4)
-        for method, bonus in (("Uni-O4, clones", 0.0), ("Uni-O4", 5.0), ("UEPO", 99.0))
-    ]
-    table = says.offline_improvement(pd.DataFrame(rows)).set_index("actions")
-    for actions, gain in (("noise-free", 5.0), ("sampled", -10.0)):
-        found = table.loc[actions]
-        assert found["gain"] == found["low"] == found["high"] == pytest.approx(gain)
-        assert found["after"] - found["before"] == pytest.approx(gain)
-        assert found["judged"] == pytest.approx(100.0)
-
-
-def test_am_q_is_judged_by_rank_and_by_what_its_choice_loses() -> None:
-    truth = [10.0, 40.0, 30.0, 20.0]
-    rows = [
-        {"task": "t", "seed": 0, "method": method, "dead_zero": judge[i], "score": truth[i]}
-        for method, judge in (("knows", truth), ("reversed", [-x for x in truth]),
-                              ("silent", [1.0] * 4))
-        for i in range(4)
+        {"task": "t", "seed": seed, "row": row, "offline": full, "sampled": full, "few": few}
+        for seed in range(2)
+        for row, full, few in (("kappa_1", 50.0, 50.0), ("fresh", 90.0, 44.0),
+                               ("random", 60.0, 60.0), ("uepo", 90.0, 63.0))
     ]  # fmt: skip
-    found = says.judged(pd.DataFrame(rows)).set_index("method")
-    assert found.loc["knows", "correlation"] == 1 and found.loc["knows", "regret"] == 0
-    assert found.loc["reversed", "correlation"] == -1 and found.loc["reversed", "regret"] == 30
-    assert np.isnan(found.loc["silent", "correlation"])
-    assert (found["mean"] == 25).all() and (found["best"] == 40).all()
+    online = pd.DataFrame({"task": [], "seed": [], "row": [], "auc": [], "end": []})
+    gained = says.gains(pd.DataFrame(rows), online, says.SWAPS)
+    means = gained.groupby("pair")["gain"].mean()
+    assert means["fixed noise, not fresh, both κ = 1"] == 6.0
+    assert means["(i, κ) by AM-Q, not at random"] == 3.0
+    assert means["(i, κ) by AM-Q, not fresh noise (also κ against 1)"] == 0.0
 
 
 def test_every_swap_names_rows_that_exist() -> None:

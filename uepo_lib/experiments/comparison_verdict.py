@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from uepo_lib.errors import check
+from uepo_lib.settings import HANDS, TUNED_ON
 from uepo_lib.statistics import (
     Interval,
     interquartile_mean,
@@ -22,13 +22,13 @@ from uepo_lib.statistics import (
 
 CLAIMED = {"locomotion": 0.059, "hand": 0.124}
 """The paper's gains over Uni-O4, relative to Uni-O4's total."""
-HOLDS, MOVED = 0.9, 0.01
-"""Online UEPO is stable if its last three evaluations average HOLDS of its highest one, and has
-moved if the KL of ``shift.py`` from first to last policy, in nats, is above MOVED."""
 MEASURES = {"offline": "offline score", "auc": "mean score online", "end": "final score"}
 
+AT_ONE = "UEPO, κ = 1 over Uni-O4"
+"""The second headline: the paper's own selection."""
 PAIRS = {
     "headline": ("uepo", "uni_o4"),
+    AT_ONE: ("uepo_printed", "uni_o4"),
     "equal: select only": ("uepo", "uni_o4_select"),
     "equal: offline PPO": ("uepo_ppo", "uni_o4"),
     "UEPO over BC": ("uepo", "bc"),
@@ -36,6 +36,7 @@ PAIRS = {
 }
 """Claims: the first row is said to be better than the second."""
 SWAPS = {
+    "κ chosen too, not κ = 1": ("uepo", "uepo_printed"),
     "(i, κ) by AM-Q, not κ = 0": ("uepo", "kappa_0"),
     "(i, κ) by AM-Q, not at random": ("uepo", "random"),
     "(i, κ) by AM-Q, not fresh noise (also κ against 1)": ("uepo", "fresh"),
@@ -54,7 +55,10 @@ SWAPS = {
     "offline learning at all (also network, settings)": ("bc", "scratch"),
 }  # fmt: skip
 """What the first row has and the second has not; what changes with it stands after "also"."""
-
+WITHOUT = f"without {TUNED_ON}"
+SETS = ("kappa_1", "random")
+"""Rows that are means over many policies. What they are compared with offline is scored on the same
+episodes, fewer than those of other rows."""
 
 BY_AM_Q = {"(i, κ) by AM-Q, not κ = 0": "against κ = 0",
            "(i, κ) by AM-Q, not at random": "against a random candidate"}  # fmt: skip
@@ -75,8 +79,11 @@ def comes_with(candidates: int, members: int, chunk: int, single: int) -> str:
 
 def wide(scores: pd.DataFrame, online: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Scores by (task, seed) and row. Of ``offline`` a row without noise-free actions of its own
-    has its sampled ones, and one that learns nothing offline has none."""
-    if measure == "offline":
+    has its sampled ones, and one that learns nothing offline has none; ``few`` are offline scores
+    as well, on the episodes of :data:`SETS`."""
+    if measure == "few":
+        found = scores.assign(value=scores["few"])
+    elif measure == "offline":
         found = scores[~scores["row"].isin(ONLINE_ONLY)].copy()
         fresh = found["row"] == "fresh"
         found["value"] = found["offline"].where(~fresh, found["sampled"])
@@ -117,10 +124,12 @@ def gains(
     parts = []
     for measure in MEASURES:
         table = wide(scores, online, measure)
-        for pair, (ours, theirs) in pairs.items():
-            if ours not in table or theirs not in table:
+        for pair, rows in pairs.items():
+            if not set(rows) <= set(table):
                 continue
-            both = table[[ours, theirs]].dropna().set_axis(["ours", "theirs"], axis=1)
+            few = measure == "offline" and not set(rows).isdisjoint(SETS)
+            both = (wide(scores, online, "few") if few else table)[list(rows)].dropna()
+            both = both.set_axis(["ours", "theirs"], axis=1)
             parts.append(both.reset_index().assign(pair=pair, measure=measure))
     found = pd.concat(parts, ignore_index=True)
     return found.assign(gain=found["ours"] - found["theirs"])
@@ -135,27 +144,63 @@ def by_task(gained: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["pair", "measure", "task", "mean", "low", "high", "seeds"])
 
 
-def aggregate(gained: pd.DataFrame, without: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Over all tasks but ``without``, which is where settings were tuned: pair, measure, tasks,
-    seeds, gain of the interquartile means with its stratified bootstrap interval (low, high), the
-    probability of improvement, verdict."""
+def aggregate(gained: pd.DataFrame) -> pd.DataFrame:
+    """Over tasks: pair, measure, tasks, seeds, gain of the interquartile means with its stratified
+    bootstrap interval (low, high), paired, the mean over tasks of the gains on the same seed, with
+    its own (paired_low, paired_high), the probability of improvement, verdict, which is that of
+    ``gain``."""
     rows = []
-    kept = gained[~gained["task"].isin(without)]
-    for (pair, measure), part in kept.groupby(["pair", "measure"], sort=False):
+    for (pair, measure), part in gained.groupby(["pair", "measure"], sort=False):
         ours, theirs = (_square(part, side) for side in ("ours", "theirs"))
-        found = stratified_bootstrap(
-            ours, theirs, statistic=_difference, generator=np.random.default_rng(0)
+        found, paired = (
+            stratified_bootstrap(*tables, statistic=how, generator=np.random.default_rng(0))
+            for tables, how in (((ours, theirs), _difference), ((ours - theirs,), np.mean))
         )
-        better = probability_of_improvement(ours, theirs)
-        verdict = verdict_on_gain(found, len(ours))
         rows.append(
-            (pair, measure, ours.shape[1], len(ours), found.mean, found.low, found.high, better,
-             verdict)
+            {"pair": pair, "measure": measure, "tasks": ours.shape[1], "seeds": len(ours),
+             "gain": found.mean, "low": found.low, "high": found.high, "paired": paired.mean,
+             "paired_low": paired.low, "paired_high": paired.high,
+             "probability": probability_of_improvement(ours, theirs),
+             "verdict": verdict_on_gain(found, len(ours))}
         )  # fmt: skip
-    columns = [
-        "pair", "measure", "tasks", "seeds", "gain", "low", "high", "probability", "verdict"
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows)
+
+
+def aggregates(gained: pd.DataFrame) -> pd.DataFrame:
+    """:func:`aggregate` over "all tasks" and, where there are others, without the one that settings
+    were chosen on: a column ``over``."""
+    found = [aggregate(gained).assign(over="all tasks")]
+    others = untuned(gained)
+    if 0 < len(others) < len(gained):
+        found.append(aggregate(others).assign(over=WITHOUT))
+    return pd.concat(found, ignore_index=True)
+
+
+def untuned(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of all tasks but the one that settings were chosen on, wherever its data are
+    from."""
+    return table[table["task"].str.partition("@")[0] != TUNED_ON]
+
+
+def lead_told(headline: pd.DataFrame) -> str:
+    """Whose lead over Uni-O4 is it? From :func:`aggregates`: means of paired gains, offline and at
+    the end, a line for each of what they are ``over``."""
+    lines = []
+    for over, part in headline.groupby("over", sort=False):
+        paired = part.pivot(index="measure", columns="pair", values="paired").loc[
+            ["offline", "end"]
+        ]
+        lead, equal = paired["headline"], paired["equal: select only"]
+        told = [
+            " and ".join(f"{x:+.1f}" for x in gains)
+            for gains in (lead, equal, lead - equal, paired["UEPO over BC"])
+        ]
+        lines.append(
+            f"- {over}: over Uni-O4 UEPO leads by {told[0]} points, offline and at the end; over "
+            f"Uni-O4 without its offline PPO, the equal row, by {told[1]}. So {told[2]} are what "
+            f"offline PPO did to Uni-O4 here. Over plain cloning UEPO leads by {told[3]}."
+        )
+    return "\n".join(lines)
 
 
 def swaps_told(swaps: pd.DataFrame) -> str:
@@ -195,68 +240,43 @@ def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     return interquartile_mean(ours) - interquartile_mean(theirs)
 
 
-def relative_claim(gained: pd.DataFrame, measure: str, family: str) -> tuple[Interval, str]:
+def of_family(gained: pd.DataFrame, family: str) -> pd.DataFrame:
+    """The rows of ``family``'s tasks: the robot hand's, or those of locomotion, all others."""
+    hand = gained["task"].str.partition("-")[0].isin(HANDS)
+    return gained[hand if family == "hand" else ~hand]
+
+
+def relative_claim(
+    gained: pd.DataFrame, measure: str, family: str, pair: str = "headline"
+) -> tuple[Interval, str]:
     """The paper's claim for ``family``: the gain on totals over tasks, relative to theirs, with its
     interval over seeds, and the verdict against :data:`CLAIMED`."""
-    part = gained[(gained["pair"] == "headline") & (gained["measure"] == measure)]
+    part = gained[(gained["pair"] == pair) & (gained["measure"] == measure)]
     totals = part.groupby("seed")[["ours", "theirs"]].sum()
     found = mean_interval((totals["ours"] - totals["theirs"]) / totals["theirs"].mean())
     return found, verdict_on_gain(found, len(totals), CLAIMED[family])
 
 
-def stability(online: pd.DataFrame, row: str = "uepo") -> pd.DataFrame:
-    """Is the online phase of ``row`` stable, does it gain, did it move? A row a task: gain with its
-    interval over seeds, and the share of seeds that meet each rule."""
-    rows = []
-    for task, part in online[online["row"] == row].groupby("task", sort=False):
-        found = mean_interval(part["gain"])
-        holds = part["last_three"] >= HOLDS * part["highest"]
-        rows.append(
-            {"task": task, "start": part["start"].mean(), "end": part["end"].mean(),
-             "gain": found.mean, "low": found.low, "high": found.high, "holds": holds.mean(),
-             "not_below_start": (part["last_three"] >= part["first_look"]).mean(),
-             "moved": (part["shift"] > MOVED).mean(), "shift": part["shift"].mean(),
-             "seeds": len(part)}
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+def relative_told(gained: pd.DataFrame, measure: str, family: str) -> tuple[str, str] | None:
+    """:func:`relative_claim` in words with its tasks, beside it the same without the task that
+    settings were chosen on and with κ = 1 alone; and the verdict. None without a task of
+    ``family``."""
+    mine = of_family(gained, family)
+    mine = mine[mine["measure"] == measure]
+    headline = mine[mine["pair"] == "headline"]
+    if headline.empty:
+        return None
+    said = [_share(mine, measure, family, "headline")]
+    others = untuned(mine)
+    if 0 < len(others) < len(mine):
+        said.append(f"{WITHOUT} {_share(others, measure, family, 'headline', False)}")
+    if (mine["pair"] == AT_ONE).any():
+        said.append(f"with κ = 1 alone {_share(mine, measure, family, AT_ONE)}")
+    return "; ".join(said), relative_claim(mine, measure, family)[1]
 
 
-def offline_improvement(selection: pd.DataFrame) -> pd.DataFrame:
-    """Is Uni-O4's offline phase better than its own clones? The same members before and after, by
-    their true returns, with "noise-free" and with "sampled" actions, and by AM-Q, which accepted
-    them: task, actions, before, after, gain, low, high (over seeds), judged (the mean gain by AM-Q,
-    in percent), seeds."""
-    pair = selection[selection["method"].isin(["Uni-O4", "Uni-O4, clones"])]
-    means = pair.pivot_table(
-        index=["task", "seed"], columns="method", values=["score", "sampled", "dead_zero"],
-        sort=False,
-    )  # fmt: skip
-    rows = []
-    for task, part in means.groupby(level="task", sort=False):
-        judge = part["dead_zero"]
-        by_am_q = 100 * float((judge["Uni-O4"] / judge["Uni-O4, clones"] - 1).mean())
-        for actions, name in (("noise-free", "score"), ("sampled", "sampled")):
-            before, after = part[name]["Uni-O4, clones"], part[name]["Uni-O4"]
-            found = mean_interval(after - before)
-            rows.append(
-                (task, actions, before.mean(), after.mean(), found.mean, found.low, found.high,
-                 by_am_q, len(part))
-            )  # fmt: skip
-    columns = [
-        "task", "actions", "before", "after", "gain", "low", "high", "judged", "seeds"
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
-
-
-def judged(selection: pd.DataFrame, score: str = "dead_zero") -> pd.DataFrame:
-    """Does AM-Q know? Spearman's correlation of ``score`` with the true score, and what the choice
-    loses to the best: task, seed, method, correlation, chosen, best, regret, mean."""
-    rows = []
-    for (task, seed, method), part in selection.groupby(["task", "seed", "method"], sort=False):
-        chosen = float(part["score"].iloc[int(part[score].to_numpy().argmax())])
-        best = float(part["score"].max())
-        alike = part[score].nunique() < 2 or part["score"].nunique() < 2
-        rho = float("nan") if alike else float(stats.spearmanr(part[score], part["score"])[0])
-        rows.append((task, seed, method, rho, chosen, best, best - chosen, part["score"].mean()))
-    columns = ["task", "seed", "method", "correlation", "chosen", "best", "regret", "mean"]
-    return pd.DataFrame(rows, columns=columns)
+def _share(gained: pd.DataFrame, measure: str, family: str, pair: str, named: bool = True) -> str:
+    share, _ = relative_claim(gained, measure, family, pair)
+    tasks = ", ".join(dict.fromkeys(gained.loc[gained["pair"] == pair, "task"]))
+    within = f"{share.mean:+.1%} [{share.low:+.1%}, {share.high:+.1%}]"
+    return f"{within} on {tasks}" if named else within

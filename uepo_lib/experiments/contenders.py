@@ -6,16 +6,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
-
 from uepo_lib import greedy as greedy_q
+from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.finetuning import OnlineActor
 from uepo_lib.greedy import GreedyQ
 from uepo_lib.methods.bc import bc
 from uepo_lib.methods.iql import iql
 from uepo_lib.methods.uepo import UEPO, UEPOConfig, uepo
 from uepo_lib.methods.uni_o4 import uni_o4
-from uepo_lib.selection import candidates, pairs
+from uepo_lib.selection import candidates
 from uepo_lib.soft_actor_critic import soft_actor_critic
 from uepo_lib.stages import ACTION_HORIZON, Product, Study
 from uepo_lib.subpolicies import SubPolicies
@@ -25,8 +24,9 @@ from uepo_lib.subpolicies import SubPolicies
 class Contender:
     """One row of the comparison.
 
-    ``policy`` None: nothing is learnt offline. ``online`` None: not fine-tuned in this grid.
-    ``sampled``: its score is that of sampled actions, having no noise-free ones of its own.
+    ``policy`` None: nothing is learnt offline, or ``sets`` are the row. ``online`` None: not
+    fine-tuned in this grid. ``sampled``: its score is that of sampled actions, having no noise-free
+    ones of its own.
     """
 
     title: str
@@ -37,8 +37,8 @@ class Contender:
     policy: Product[Any] | None
     online: Product[OnlineActor] | None = None
     sampled: bool = False
-    many: bool = False
-    """A set of policies, whose score is the mean over its members: fewer episodes of each do."""
+    sets: tuple[Product[Any], ...] = ()
+    """Many policies, whose score is the mean over all members: fewer episodes of each do."""
     privileged: Product[Any] | None = None
     """What stepped the simulator before the online phase; its steps are on the online axis."""
 
@@ -53,9 +53,9 @@ def contenders(study: Study) -> dict[str, Contender]:
 
     Asking computes no more than UEPO's choice of π*, which others are named after.
     """
-    plain = uepo(study)
+    plain, printed = uepo(study), uepo(study, UEPOConfig(kappas=(1.0,)))
     improved = uepo(study, UEPOConfig(offline_improvement="ppo"))
-    return {**_gaussians(study, plain), **_diffusion(study, plain, improved)}
+    return {**_gaussians(study, plain), **_diffusion(study, plain, printed, improved)}
 
 
 def privileged(study: Study) -> dict[str, Contender]:
@@ -127,24 +127,23 @@ def _gaussians(study: Study, ours: UEPO) -> dict[str, Contender]:
     }  # fmt: skip
 
 
-def _diffusion(study: Study, plain: UEPO, improved: UEPO) -> dict[str, Contender]:
+def _diffusion(study: Study, plain: UEPO, printed: UEPO, improved: UEPO) -> dict[str, Contender]:
     Diffusion = partial(Contender, kind="diffusion", improvement="none")
     model, critic = plain.model, plain.critic
-    zero, fresh = study.zero_noise(model), study.fresh(model)
+    zero, fresh, drawn = study.zero_noise(model), study.fresh(model), candidate_sets(study, model)
     return {
         "kappa_0": Diffusion(
             "diffusion, κ = 0", policy=zero, online=study.fine_tune(zero, critic)
         ),
-        "kappa_1": Diffusion(
-            "diffusion, κ = 1, all seeds", policy=study.sub_policies(model, 1.0), many=True
-        ),
+        "kappa_1": Diffusion("diffusion, κ = 1, all seeds", policy=None, sets=(drawn[1.0],)),
         "fresh": Diffusion(
             "diffusion, fresh noise", policy=fresh, online=study.fine_tune(fresh, critic),
             sampled=True,
         ),
-        "random": Diffusion("a random candidate", policy=random_candidate(study, plain)),
+        "random": Diffusion("a random candidate", policy=None, sets=tuple(drawn.values())),
         "greedy": Diffusion("best plan in each state by Q", policy=greedy(study, plain)),
         "uepo": Diffusion("UEPO", policy=plain.best, online=plain.online),
+        "uepo_printed": Diffusion("UEPO, κ = 1", policy=printed.best, online=printed.online),
         "uepo_ppo": replace(
             Diffusion("UEPO with offline PPO", policy=improved.best, online=improved.online),
             improvement="ppo",
@@ -152,13 +151,15 @@ def _diffusion(study: Study, plain: UEPO, improved: UEPO) -> dict[str, Contender
     }  # fmt: skip
 
 
-def random_candidate(study: Study, made: UEPO) -> Product[SubPolicies]:
-    """One of the pairs (i, κ) that AM-Q chooses from, drawn by the seed."""
-    choices = pairs(study.budget.num_subpolicies, UEPOConfig().kappas)
-    draw = torch.randint(len(choices), (), generator=study.generator("random candidate"))
-    i, kappa = choices[int(draw)]
-    together = study.sub_policies(made.model, kappa) if kappa else study.zero_noise(made.model)
-    return study.member(together, i)
+def candidate_sets(
+    study: Study, model: Product[DiffusionModel]
+) -> dict[float, Product[SubPolicies]]:
+    """Every pair (i, κ) that AM-Q chooses from, by κ. A candidate drawn at random is expected to
+    score the mean over all of them, which is less noisy than a draw."""
+    return {
+        kappa: study.sub_policies(model, kappa) if kappa else study.zero_noise(model)
+        for kappa in UEPOConfig().kappas
+    }
 
 
 def greedy(study: Study, made: UEPO) -> Product[GreedyQ]:

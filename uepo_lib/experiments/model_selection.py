@@ -21,7 +21,7 @@ from uepo_lib import dynamics, evaluation, profiles, selection
 from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.evaluation import AMQConfig, Evaluation
 from uepo_lib.experiments import epsilon
-from uepo_lib.experiments.comparison_verdict import judged
+from uepo_lib.experiments.comparison_selection import halves, judged
 from uepo_lib.runs import Run
 from uepo_lib.selection import KAPPAS
 from uepo_lib.stages import ACTING, ACTION_HORIZON, Product, Study
@@ -79,9 +79,25 @@ def measure(seed: int, profile: str) -> Product[pd.DataFrame]:
 
 
 def run(profile: str) -> tuple[pd.DataFrame, list[Run]]:
-    """Every seed of ``profile``: the tidy table, and the runs it comes from."""
-    products = [measure(seed, profile) for seed in profiles.budget(profile).seeds]
-    return pd.concat([p.value for p in products], ignore_index=True), [p.run for p in products]
+    """Every seed of ``profile``: the tidy table, with true scores by half of the episodes besides
+    (even, odd), and the runs it comes from."""
+    products = {seed: measure(seed, profile) for seed in profiles.budget(profile).seeds}
+    tables = [
+        product.value.merge(_halves(seed, profile), on=["member", "kappa"])
+        for seed, product in products.items()
+    ]
+    return pd.concat(tables, ignore_index=True), [product.run for product in products.values()]
+
+
+def _halves(seed: int, profile: str) -> pd.DataFrame:
+    """True scores of the candidates by half of the episodes: member, kappa, even, odd."""
+    study = Study(epsilon.TASK, seed, profile, progress=False)
+    count, normalised = study.budget.curve_episodes, study.task.robot.normalised
+    parts = [halves(_played(study, kappa).value.returns[:, :count]) for kappa in KAPPAS]
+    table = pd.DataFrame(selection.pairs(study.budget.num_subpolicies), columns=["member", "kappa"])
+    for name in ("even", "odd"):
+        table[name] = [normalised(float(x)) for part in parts for x in part[name]]
+    return table
 
 
 def _played(study: Study, kappa: float) -> Product[Evaluation]:
@@ -125,7 +141,8 @@ def _rows(
 
 
 def regrets(table: pd.DataFrame, score: str = "dead_zero") -> pd.DataFrame:
-    """Each model's Spearman correlation with the true score, and its regret in points.
+    """Each model's Spearman correlation with the true score, and its regret in points, the best
+    found by one half of the episodes and scored by the other.
 
     Columns seed, source, epsilon, acceptance, correlation, chosen, best, regret.
     """

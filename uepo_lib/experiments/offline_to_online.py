@@ -18,24 +18,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import torch
 
 from uepo_lib import profiles, settings, tasks
 from uepo_lib.evaluation import Evaluation
+from uepo_lib.experiments.comparison_selection import AT_ONE, AT_ONE_INITIAL, chosen, halves
 from uepo_lib.experiments.contenders import (
     Contender,
+    candidate_sets,
     contenders,
     online_only,
     privileged,
     simulator_steps,
 )
 from uepo_lib.experiments.online_summary import curve, summary
-from uepo_lib.methods.uepo import UEPOConfig, uepo
+from uepo_lib.methods.uepo import uepo
 from uepo_lib.methods.uni_o4 import uni_o4
 from uepo_lib.robots import Robot
 from uepo_lib.runs import Run
 from uepo_lib.stages import Product, Study
 
-TUNING_TASK = "hopper-medium"
+TUNING_TASK = settings.TUNED_ON
 """Every method's online settings were chosen here, on a seed that no result uses."""
 EVERYWHERE = ("bc", "iql", "uni_o4_select", "uni_o4", "uepo", "uepo_ppo")
 
@@ -99,14 +102,16 @@ class Measured:
 
     scores: pd.DataFrame
     """A row a contender: task, seed, row, title, kind, improvement, offline and sampled score;
-    fresh noise has the sampled one alone."""
+    fresh noise has the sampled one alone. ``few``: the score over as many of these episodes as a
+    set of policies plays, for the rows that are compared with one."""
     online: pd.DataFrame
     """A row a contender that went online; see ``online_summary.summary``."""
     curves: pd.DataFrame
     """A row a look: task, seed, row, env_steps, score, policy_kl, shift, displacement."""
     selection: pd.DataFrame
-    """A row a candidate that AM-Q judged: its score by AM-Q and by its true return; of Uni-O4's
-    members also that of their sampled actions, which offline PPO climbs."""
+    """A row a candidate that AM-Q judged: its score by AM-Q and by its true return, and this over
+    the ``even`` and the ``odd`` episodes; of Uni-O4's members also that of their sampled actions,
+    which offline PPO climbs."""
     runs: tuple[Run, ...]
 
 
@@ -128,14 +133,14 @@ def measure(study: Study, comparison: Comparison | None = None) -> Measured:
             used.append(online.run)
         if online is not None and not row.sampled:
             scores.append({**facts, **described, **_started(online.run, study.task.robot)})
-        elif row.policy is not None:
+        elif row.policy is not None or row.sets:
             played = _played(study, row)
-            scores.append({**facts, **described, **_offline(played, study.task.robot)})
-            used += [product.run for product in played.values()]
+            scores.append({**facts, **described, **_offline(played, row.sampled, study)})
+            used += [product.run for product in played]
     selection, judged = _selection(study)
     return Measured(
-        pd.DataFrame(scores), pd.DataFrame(summaries), pd.concat(curves, ignore_index=True),
-        selection, (*used, *judged),
+        _beside_sets(pd.DataFrame(scores), selection), pd.DataFrame(summaries),
+        pd.concat(curves, ignore_index=True), selection, (*used, *judged),
     )  # fmt: skip
 
 
@@ -160,25 +165,34 @@ def _started(run: Run, robot: Robot) -> dict[str, float]:
     }
 
 
-def _played(study: Study, row: Contender) -> dict[str, Product[Evaluation]]:
-    assert row.policy is not None
-    if row.sampled:
-        return {"sampled": study.evaluate(row.policy, sampled=True)}
-    count = study.budget.curve_episodes if row.many else study.budget.evaluation_episodes
-    return {"offline": study.evaluate(row.policy, count)}
+def _played(study: Study, row: Contender) -> list[Product[Evaluation]]:
+    """The episodes of a row that stays offline: of one policy, or of each of its sets."""
+    if row.policy is None:
+        return [study.evaluate(policies, study.budget.curve_episodes) for policies in row.sets]
+    return [study.evaluate(row.policy, sampled=row.sampled)]
 
 
-def _offline(played: dict[str, Product[Evaluation]], robot: Robot) -> dict[str, float]:
-    """The scores of a policy that stays offline; of a set, the mean over its members."""
+def _offline(played: list[Product[Evaluation]], sampled: bool, study: Study) -> dict[str, float]:
+    """The scores of a row that stays offline; of sets, the mean over all members."""
+    returns = torch.cat([product.value.returns for product in played])
+    few = returns[:, : study.budget.curve_episodes]
+    normalised = study.task.robot.normalised
     return {
-        name: robot.normalised(float(product.value.returns.mean()))
-        for name, product in played.items()
+        "sampled" if sampled else "offline": normalised(float(returns.mean())),
+        "few": normalised(float(few.mean())),
     }
+
+
+def _beside_sets(scores: pd.DataFrame, selection: pd.DataFrame) -> pd.DataFrame:
+    """``few`` of UEPO, which went online: what the candidate that it chose played in its set."""
+    candidates = selection[selection["method"] == "UEPO"]
+    scores.loc[scores["row"] == "uepo", "few"] = chosen(candidates)["score"]
+    return scores
 
 
 def budget(online: pd.DataFrame) -> pd.DataFrame:
     """A row a contender: environment steps by purpose, the settings it has and how many were tried
-    for them, on the tuning task and on a seed that no result uses."""
+    for them, online and offline (``settings.OFFLINE``), on seeds that no result uses."""
     tried = settings.num_tried()
     counted = [
         "simulator_steps",
@@ -189,7 +203,21 @@ def budget(online: pd.DataFrame) -> pd.DataFrame:
     ]
     table = online.groupby(["row", "settings"], sort=False)[counted].mean().round().reset_index()
     table["settings_tried"] = [tried.get(name, 0) for name in table["settings"]]
+    table["offline_settings_tried"] = table["row"].map(settings.tried_offline)
     return table
+
+
+def _judged(study: Study) -> list[tuple[str, float, Product[Any], Product[Any]]]:
+    """What AM-Q judged: method, κ, policies, and the model that they were judged in."""
+    ours, theirs = uepo(study), uni_o4(study)
+    sets = candidate_sets(study, ours.model)
+    return [
+        *(("UEPO", kappa, policies, ours.dynamics) for kappa, policies in sets.items()),
+        (AT_ONE, 1.0, sets[1.0], ours.dynamics),
+        (AT_ONE_INITIAL, 1.0, sets[1.0], ours.initial_dynamics),
+        ("Uni-O4, clones", 0.0, theirs.ensemble, theirs.dynamics),
+        ("Uni-O4", 0.0, theirs.improved, theirs.dynamics),
+    ]
 
 
 def _selection(study: Study) -> tuple[pd.DataFrame, list[Run]]:
@@ -197,26 +225,18 @@ def _selection(study: Study) -> tuple[pd.DataFrame, list[Run]]:
 
     The true returns are for judging the judge: no method sees them.
     """
-    ours, theirs = uepo(study), uni_o4(study)
-    model, dynamics, critic = ours.model, ours.dynamics, ours.critic
-    groups: list[tuple[str, float, Product[Any], Product[Any]]] = [
-        ("UEPO", kappa, study.sub_policies(model, kappa) if kappa else study.zero_noise(model),
-         dynamics)
-        for kappa in UEPOConfig().kappas
-    ]  # fmt: skip
-    groups.append(("UEPO, T̂_init", 1.0, study.sub_policies(model, 1.0), ours.initial_dynamics))
-    groups.append(("Uni-O4, clones", 0.0, theirs.ensemble, theirs.dynamics))
-    groups.append(("Uni-O4", 0.0, theirs.improved, theirs.dynamics))
+    critic, count = study.critic(), study.budget.curve_episodes
     rows, runs = [], []
-    for method, kappa, policies, judge in groups:
-        scores = study.am_q(policies, judge, critic)
-        played = {"score": study.evaluate(policies, study.budget.curve_episodes)}
+    for method, kappa, policies, judge in _judged(study):
+        scores, played = study.am_q(policies, judge, critic), study.evaluate(policies, count)
+        seen = played.value.returns
+        returns = {"score": seen.mean(1), **halves(seen)}
+        runs += [scores.run, played.run]
         if method.startswith("Uni-O4"):
-            noisy = study.evaluate(policies, study.budget.curve_episodes, sampled=True)
-            played["sampled"] = noisy
-        runs += [scores.run, *(product.run for product in played.values())]
-        returns = {name: product.value.returns.mean(1) for name, product in played.items()}
-        for i in range(len(returns["score"])):
+            noisy = study.evaluate(policies, count, sampled=True)
+            returns["sampled"] = noisy.value.returns.mean(1)
+            runs.append(noisy.run)
+        for i in range(len(seen)):
             judged = {name: float(each[i]) for name, each in scores.value.items()}
             true = {k: study.task.robot.normalised(float(v[i])) for k, v in returns.items()}
             rows.append(

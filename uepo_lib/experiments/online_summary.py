@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 from uepo_lib import settings
 from uepo_lib.curves import area_under_curve, dip, regret, steps_to
@@ -25,7 +26,8 @@ def summary(run: Run, study: Study, before: int = 0) -> dict[str, Any]:
     ``start``, ``end`` and ``best`` are the first, the last and the best-looking policy on the same
     episodes, which no look has used; ``first_look``, ``last_three`` and ``highest`` are of the
     looks, and ``dip_exploring`` of their episodes; ``to_expert`` are the steps to 90 % of the
-    expert's mean return, unless ``censored``.
+    expert's mean return, unless ``censored``. ``noise`` is the standard error of a look, and
+    ``stopped`` the share of updates that the KL target cut short.
     """
     robot = study.task.robot
     looks, seen = run.table("evaluations").frame(), run.tensors("returns")
@@ -43,6 +45,8 @@ def summary(run: Run, study: Study, before: int = 0) -> dict[str, Any]:
         "dip_exploring": price.exploring, "dip_updates": price.updates,
         "policy_kl": float(looks["policy_kl"].iloc[-1]), "shift": float(looks["shift"].iloc[-1]),
         "shift_early": float(looks["shift"].iloc[1]),
+        "noise": robot.normalised(_standard_error(seen)) - robot.normalised(0.0),
+        "stopped": _stopped(run),
         "displacement": float(looks["displacement"].iloc[-1]), **_state_shift(run, study),
         "settings": settings_of(run), "simulator_steps": before,
         "training_steps": spent["online training"]["steps"],
@@ -50,6 +54,24 @@ def summary(run: Run, study: Study, before: int = 0) -> dict[str, Any]:
         "evaluation_steps": spent["evaluation"]["steps"],
         "evaluation_episodes": spent["evaluation"]["episodes"],
     }  # fmt: skip
+
+
+def _standard_error(seen: dict[str, Tensor]) -> float:
+    """Of the mean return of a look, by the spread of the last policy's episodes."""
+    spread = float(seen["end"].std()) if len(seen["end"]) > 1 else 0.0
+    return spread / len(seen["end_exploring"]) ** 0.5
+
+
+def _stopped(run: Run) -> float:
+    """Share of the policy's updates that ended with a step beyond the KL target, if it has one."""
+    target = run.spec.config.get("ppo", {}).get("target_kl")
+    if target is None:
+        return 0.0
+    updates = run.metrics
+    learning = updates[updates["policy_updates"] > 0]
+    if learning.empty:
+        return 0.0
+    return float((learning["kl"] > target).mean())
 
 
 def efficiency(
