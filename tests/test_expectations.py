@@ -141,10 +141,14 @@ def test_ticks_say_how_many_seeds_an_alternative_has() -> None:
 
 
 def test_rows_with_offline_ppo_are_hollow() -> None:
-    rows = [("t", s, row, 0.1 + s, 1.0 + s) for s in range(2) for row in comparison.LINES]
-    table = pd.DataFrame(rows, columns=["task", "seed", "row", "shift", "states_late"])
+    rows = [("t", s, row, 0.1 + s, 1.0 + s, 0.01, 3.0)
+            for s in range(2) for row in comparison.LINES]  # fmt: skip
+    moves = ["shift", "states_late", "shift_early", "states_early"]
+    table = pd.DataFrame(rows, columns=["task", "seed", "row", *moves])
     figure = plotting.draw("12_shift", table)
-    marks = dict(zip(comparison.LINES, figure.axes[0].collections, strict=True))
+    ends = figure.axes[0].collections[::2]  # early, a cross, after each
+    assert len(figure.axes[0].collections) == 2 * len(comparison.LINES)
+    marks = dict(zip(comparison.LINES, ends, strict=True))
     hollow = {row for row, mark in marks.items() if not len(mark.get_facecolor())}
     assert hollow == set(comparison.IMPROVED)
     plt.close(figure)
@@ -157,8 +161,8 @@ def test_a_curve_that_only_one_panel_has_is_named_and_one_that_none_has_is_not()
     columns = ["task", "seed", "row", "look", "env_steps", "score", "expert"]
     table = pd.DataFrame(looks, columns=columns)
     for rows, names in (
-        (table, ["UEPO", "90 %", "SAC"]),
-        (table[table.task == "a"], ["UEPO", "90 %"]),
+        (table, ["UEPO", "90 %", "SAC", "95 %"]),
+        (table[table.task == "a"], ["UEPO", "90 %", "95 %"]),
     ):
         figure = plotting.draw("12_curves", rows)
         (legend,) = figure.legends

@@ -13,6 +13,7 @@ from uepo_lib.errors import UsageError
 from uepo_lib.statistics import (
     Interval,
     interquartile_mean,
+    mean_band,
     mean_interval,
     performance_profile,
     pooled_interval,
@@ -214,3 +215,15 @@ def test_a_shown_table_has_intervals_in_place_of_gains() -> None:
     found = mean_interval([1, 2, 3])
     assert shown.loc[0, ["low", "high", "seeds"]].tolist() == [found.low, found.high, 3]
     assert shown.loc[1, ["low", "high"]].isna().all() and shown.loc[1, "seeds"] == 1
+
+
+def test_a_band_of_three_curves_reaches_from_the_lowest_to_the_highest() -> None:
+    curves = [[1.0, 9.0], [4.0, 5.0], [2.0, 7.0]]
+    np.testing.assert_array_equal(mean_band(curves), [[1.0, 5.0], [4.0, 9.0]])
+
+
+def test_a_band_of_many_curves_is_that_of_their_mean() -> None:
+    curves = np.random.default_rng(0).normal(0, [1.0, 3.0], (400, 2))
+    low, high = mean_band(curves)
+    np.testing.assert_allclose(high - low, [2 * 1.96 / 20, 2 * 3 * 1.96 / 20], rtol=0.15)
+    np.testing.assert_array_equal(low, mean_band(curves)[0])  # no new draws

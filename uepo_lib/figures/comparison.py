@@ -10,12 +10,15 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from uepo_lib import plotting
 from uepo_lib.experiments.comparison_verdict import MEASURES
+from uepo_lib.statistics import mean_band
 
 NAMES = {
     "uepo": "UEPO",
+    "uepo_printed": "UEPO, κ = 1",
     "uepo_ppo": "UEPO + offline PPO",
     "uepo_simulator": "UEPO, simulator's D_diff",
     "greedy": "best plan a state, by Q",
@@ -106,7 +109,8 @@ def _legend(figure: Figure) -> None:
 
 @plotting.figure("12_curves")
 def draw_curves(table: pd.DataFrame) -> Figure:
-    """Columns task, seed, row, look, env_steps, score, expert: thin lines are seeds."""
+    """Columns task, seed, row, look, env_steps, score, expert: thin lines are seeds, bands the
+    bootstrap interval of their mean."""
     tasks = list(dict.fromkeys(table["task"]))
     figure, panels = plotting.panels(len(tasks), 3.3, 3.3)
     for axes, task in zip(panels, tasks, strict=True):
@@ -117,8 +121,10 @@ def draw_curves(table: pd.DataFrame) -> Figure:
                 continue
             for _, one in part.groupby("seed"):
                 axes.plot(one.env_steps, one.score, line, color=colour, alpha=0.3, linewidth=0.8)
-            mean = part.groupby("look")[["env_steps", "score"]].mean()
-            axes.plot(mean.env_steps, mean.score, line, color=colour, label=NAMES[row])
+            steps = part.groupby("look")["env_steps"].mean()
+            scores = part.pivot(index="seed", columns="look", values="score")
+            axes.plot(steps, scores.mean(), line, color=colour, label=NAMES[row])
+            axes.fill_between(steps, *mean_band(scores), color=colour, alpha=0.1, linewidth=0)
         level = float(here["expert"].iloc[0])
         axes.axhline(level, color="0.4", linestyle="-.", linewidth=1, label="90 % of the expert")
         axes.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1_000:g}k")
@@ -128,7 +134,8 @@ def draw_curves(table: pd.DataFrame) -> Figure:
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()
         shown |= dict(zip(labels, handles, strict=True))
-    figure.legend(list(shown.values()), list(shown), loc="outside upper center", ncols=4)
+    shown["95 % interval of a mean"] = Patch(color="0.88")
+    figure.legend(list(shown.values()), list(shown), loc="outside upper center", ncols=5)
     return figure
 
 

@@ -53,7 +53,8 @@ def draw_switch(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("12_shift")
 def draw_shift(table: pd.DataFrame) -> Figure:
-    """Columns task, seed, row, shift, states_late: how far both moved; hollow: offline PPO."""
+    """Columns task, seed, row, shift_early, states_early, shift, states_late: how far both have
+    moved early, a small mark, and at the end; hollow: offline PPO."""
     tasks = list(dict.fromkeys(table["task"]))
     figure, panels = plotting.panels(len(tasks), 3.0, 2.8)
     for axes, task in zip(panels, tasks, strict=True):
@@ -63,14 +64,21 @@ def draw_shift(table: pd.DataFrame) -> Figure:
                 part["shift"], part["states_late"], s=24, edgecolor=colour, linewidth=1.3,
                 facecolor="none" if row in IMPROVED else colour, label=NAMES[row],
             )  # fmt: skip
+            early, late = (["shift_early", "states_early"], ["shift", "states_late"])
+            ways = np.stack([part[early], part[late]])  # (2, seeds, 2)
+            axes.plot(ways[..., 0], ways[..., 1], color=colour, linewidth=0.7, alpha=0.5, zorder=1)
+            axes.scatter(
+                part[early[0]], part[early[1]], s=9, marker="x", color=colour, linewidth=0.8
+            )
         axes.set(
-            title=task, xlabel="policy shift, first to last (nats)", xscale="log", yscale="log"
+            title=task, xlabel="policy shift from the first (nats)", xscale="log", yscale="log"
         )
-        for axis in (axes.xaxis, axes.yaxis):
-            plotting.plain_ticks(axis)
-    panels[0].set_ylabel("state shift from D at the end (nats)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+        plotting.plain_ticks(axes.yaxis)
+        axes.xaxis.set_major_formatter(plotting.plain)  # decades alone: three of them are shown
+    panels[0].set_ylabel("state shift from D (nats)")
+    handles, _ = panels[0].get_legend_handles_labels()
+    cross = Line2D([], [], marker="x", markersize=4, linestyle="", color="0.3", label="early")
+    figure.legend(handles=[*handles, cross], loc="outside upper center", ncols=4)
     return figure
 
 
