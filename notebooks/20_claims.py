@@ -40,6 +40,7 @@ profile: str | None = None  # None: $UEPO_PROFILE, else laptop
 from IPython.display import Markdown
 
 from uepo_lib import arithmetic, claims, notebook, references
+from uepo_lib.statistics import VERDICT_SEEDS
 
 # %%
 names = ["figures/20_table_1.png", "tables/20_table_1.csv"]
@@ -101,8 +102,10 @@ print(references.MARKS)
 #
 # ## Measurement
 #
-# **Expectation**, written before the runs: at three seeds nothing is decided. What the signs say
-# is in the column *measured*.
+# **Expectation**, written before the runs: at three seeds nothing is decided. What the signs say is
+# in the column *measured*, with 95 % intervals over seeds. Of E3's gains the first number is a
+# difference of interquartile means, which weighs the middle task most (12 says why); *paired* is
+# the mean over tasks of the gains on the same seed.
 
 # %%
 results = claims.Results(here.profile)
@@ -113,7 +116,8 @@ judged
 
 # %%
 assert set(judged["verdict"]) <= set(claims.LABELS)
-if len(here.budget.seeds) < 5:
+seeds = len(here.budget.seeds)
+if seeds < VERDICT_SEEDS:
     assert set(judged["verdict"]) <= {"inconclusive", "not testable here"}
 
 # %%
@@ -122,7 +126,7 @@ lines = [f"- {label}: {counted[label]}" for label in claims.LABELS if label in c
 most = max(results.runs, key=lambda name: len(results.runs[name]))
 apart = len({run.id for run in runs})
 Markdown(
-    f"**{len(judged)} claims** at profile `{here.profile}` with {len(here.budget.seeds)} seeds, "
+    f"**{len(judged)} claims** at profile `{here.profile}` with {seeds} seeds, "
     f"from {apart} runs, most of them of {most} (what else was loaded above was read on the way to "
     "them):\n\n" + "\n".join(lines)
 )
@@ -142,5 +146,15 @@ Markdown(
 #
 # - About the *arithmetic*, all of it: it needs no runs.
 # - About toys whose truth is known, what notebooks 03, 04, 05 and 06 assert.
-# - About robots, nothing yet at three seeds. `make reproduce PROFILE=full` has five and regenerates
-#   this page; the signs above say where to look first.
+
+# %%
+decided = int(judged["verdict"].isin(["supported", "partly", "not supported"]).sum())
+Markdown(
+    f"- About robots, {decided} of {len(judged)} claims are decided at {seeds} seeds"
+    + (
+        "; the rest is open."
+        if seeds >= VERDICT_SEEDS
+        else f": a verdict needs {VERDICT_SEEDS}. `make reproduce PROFILE=full` has them and "
+        "regenerates this page; the signs above say where to look first."
+    )
+)

@@ -179,3 +179,28 @@ def test_a_ratio_is_judged_within_a_filter() -> None:
     made.__dict__["ratios"] = pd.DataFrame(rows).query("epsilon == 0.05")
     row = claims.judge(made).set_index("claim").loc["a ratio of 2 to 3 is better than less"]
     assert row["verdict"] == "not testable here"
+
+
+def test_state_shift_is_told_by_task_and_for_the_policies_that_explore() -> None:
+    made = results(1.0)
+    online = made.__dict__["comparison"]["online"]
+    pen = (online["task"] == "pen-cloned") & (online["row"] == "uepo")
+    online.loc[pen, "states_early"] = 7.0
+    row = claims.judge(made).set_index("claim").loc["less distribution shift when it goes online"]
+    assert "σ = 0.3" in row["measured"]
+    assert (
+        "+100.00 [+94.64, +105.36] (hopper-medium); -7.00 [-7.00, -7.00] (pen-cloned)"
+        in (row["measured"])
+    )
+    assert row["verdict"] == "partly"
+
+
+def test_intervals_stand_at_three_seeds_too() -> None:
+    table = claims.judge(results(1.0, seeds=3)).query("verdict != 'not testable here'")
+    assert table["measured"].str.contains(r"\[[+-][\d.]+%?, [+-][\d.]+%?\]").all()
+
+
+def test_aggregates_are_told_without_the_tuning_task() -> None:
+    table = claims.judge(results(1.0)).set_index("claim")["measured"]
+    name = "UEPO over plain cloning, after the same online phase"
+    assert "paired +100.0" in table[name] and "; without hopper-medium +" in table[name]

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from uepo_lib import statistics
+from uepo_lib import claims_comparison, statistics
+from uepo_lib.claims_comparison import Found
 from uepo_lib.errors import check
 from uepo_lib.experiments import (
     comparison_verdict,
@@ -31,14 +32,6 @@ from uepo_lib.runs import Run
 
 LABELS = ("supported", "partly", "not supported", "inconclusive", "not testable here")
 PAPERS_EPSILON = 0.05
-
-
-class Found(NamedTuple):
-    """What was measured for a claim, in words with its interval, over how many seeds; the label."""
-
-    measured: str
-    seeds: int
-    verdict: str
 
 
 class Results:
@@ -121,32 +114,15 @@ def judge(results: Results) -> pd.DataFrame:
 
 
 def _relative(family: str, measure: str) -> Judge:
-    """The gain on totals, relative to Uni-O4's, as the paper computes it."""
-
-    def found(results: Results) -> Found:
-        table = results.headline
-        hand = table["task"].str.startswith(("pen", "door", "hammer", "relocate"))
-        mine = table[hand if family == "hand" else ~hand]
-        if mine.empty:
-            return Found("no task of that family at this profile", 0, "not testable here")
-        share, verdict = comparison_verdict.relative_claim(mine, measure, family)
-        tasks = ", ".join(dict.fromkeys(mine["task"]))
-        text = f"{share.mean:+.1%} [{share.low:+.1%}, {share.high:+.1%}] on {tasks}"
-        return Found(text, mine["seed"].nunique(), verdict)
-
-    return found
+    return lambda results: claims_comparison.relative(results.headline, family, measure)
 
 
 def _aggregate(pair: str, measure: str, unit: str) -> Judge:
-    """A pair of E3's rows, all tasks: interquartile means, stratified bootstrap."""
+    return lambda results: claims_comparison.aggregate(results.headline, pair, measure, unit)
 
-    def found(results: Results) -> Found:
-        table = comparison_verdict.aggregate(results.headline)
-        row = table[(table["pair"] == pair) & (table["measure"] == measure)].iloc[0]
-        text = f"{row.gain:+.1f} {unit} [{row.low:+.1f}, {row.high:+.1f}]"
-        return Found(text, int(row.seeds), row.verdict)
 
-    return found
+def _shift(results: Results) -> Found:
+    return claims_comparison.shift(results.comparison["online"])
 
 
 def _seeds(claim: str, unit: str, control: str = "", beside: str = "") -> Judge:
@@ -216,14 +192,6 @@ def _where(mine: pd.DataFrame) -> str:
 def _log2(unit: str, gains: pd.Series) -> Found:
     label = statistics.verdict(gains.tolist()).partition(" (")[0]
     return Found(f"{statistics.shown(gains.tolist(), 3)} {unit}", len(gains), label)
-
-
-def _shift(results: Results) -> Found:
-    """KL of the first online states from D: Uni-O4's minus UEPO's."""
-    online: Any = results.comparison["online"]
-    wide = online.pivot(index=["task", "seed"], columns="row", values="states_early")
-    gains = (wide["uni_o4"] - wide["uepo"]).groupby("seed").mean()
-    return _log2("nats less state shift from D than Uni-O4's", gains)
 
 
 def _needs_less(results: Results) -> Found:
