@@ -496,6 +496,8 @@ def test_prepare_computes_what_is_committed_for_readers(
     preparation.prepare("tiny")
     finished = {run.id for run in world.study.store.finished()}
     assert set(preparation.reading_set("tiny")) <= finished
+    by_steps = GuidedRobot(world.study).by_steps().values()  # 13 shows what 04 has played
+    assert {product.keys[0].id for product in by_steps} <= finished
     for task in tasks.LOCAL.values():
         assert (world.data / task.dataset_id / "data").is_dir()
     before = world.study.store.computed()
