@@ -117,7 +117,9 @@ counted as settings. Of "this library" the column is empty.
 The committed medium policy was chosen while tuning too; the rows say which agent's data they used.
 ``critic_lag`` is how many updates the target of Q lagged behind: 400, then 50, after which the
 rates were chosen anew among four settings for each method, by ``mean_return``: the noise-free
-return, averaged over the looks after the first and over the starts.
+return, averaged over the looks after the first and over the starts. The last five of "BC" came
+after E3 had been computed, so that Gaussians have as many as chains: from a clone of a later state
+of the code, whose return is another, with the setting in use among them; none was better.
 """
 
 KNOBS = (
