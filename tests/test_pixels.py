@@ -21,6 +21,7 @@ from uepo_lib.figures import pixels as _figures  # noqa: F401 - registers the fi
 from uepo_lib.hand import PEN
 from uepo_lib.latents import PCA, Autoencoder, AutoencoderConfig
 from uepo_lib.locomotion import HOPPER
+from uepo_lib.runs import PURPOSE
 from uepo_lib.statistics import VERDICT_SEEDS
 
 drawn_here = pytest.mark.skipif(pixels.missing() is not None, reason=str(pixels.missing()))
@@ -347,7 +348,14 @@ def test_without_opengl_nothing_runs_and_nothing_is_invented(
     measured: list[object] = []
     monkeypatch.setattr(e6, "measure", measured.append)
     jobs.compute("hopper-medium", "pixels", 0, "smoke")
-    assert measured == []
+    assert measured == [] and PURPOSE.get() == ""
+
+
+def test_runs_are_computed_for_the_job_that_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setitem(jobs.JOBS, "pixels", lambda study: seen.append(PURPOSE.get()))
+    jobs.compute("hopper-medium", "pixels", 0, "smoke")
+    assert seen == ["pixels"] and PURPOSE.get() == ""
 
 
 def test_an_unusable_renderer_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,6 +25,8 @@ class Summary:
     runs_computed: int
     core_seconds: float
     """Work of these runs, all processes together."""
+    by_purpose: Mapping[str, float]
+    """The same by the job that computed a run first; what others load of it costs them nothing."""
     executed: tuple[str, ...]
     up_to_date: tuple[str, ...]
     wall_seconds: float
@@ -48,10 +51,13 @@ def note(
 ) -> Summary:
     """The summary of a call that ``computed`` these runs (``Store.computed``), appended to the log
     with the commit and the machine."""
-    work = sum(float(row["wall_s"]) for row in computed)
+    work: dict[str, float] = defaultdict(float)
+    for row in computed:
+        work[row.get("purpose", "")] += float(row["wall_s"])
     summary = Summary(
-        len(computed), round(work, 1), executed, up_to_date, round(wall_seconds, 1),
-        round(_peak_gigabytes(), 2),
+        len(computed), round(sum(work.values()), 1),
+        {purpose: round(seconds, 1) for purpose, seconds in work.items()},
+        executed, up_to_date, round(wall_seconds, 1), round(_peak_gigabytes(), 2),
     )  # fmt: skip
     machine = {"cpu": facts.cpu(), "cores": os.cpu_count()}
     row = {"finished": facts.now(), **facts.commit(), **machine, **asdict(summary)}

@@ -28,6 +28,7 @@ from uepo_lib.experiments.online_alternatives import TITLES, alternatives
 from uepo_lib.guided_sets import GuidedRobot
 from uepo_lib.methods.bc import bc
 from uepo_lib.methods.uepo import uepo
+from uepo_lib.runs import PURPOSE
 from uepo_lib.stages import Product, Study
 
 KAPPAS = (0.25, 0.5, 1.0)
@@ -38,7 +39,11 @@ def compute(task: str, name: str, seed: int, profile: str) -> None:
     """The job ``name`` of one task and seed; ``UsageError`` for a name that is none."""
     if name not in JOBS:
         raise unknown("job", name, JOBS)
-    JOBS[name](Study(task, seed, profile, progress=False))
+    token = PURPOSE.set(name)
+    try:
+        JOBS[name](Study(task, seed, profile, progress=False))
+    finally:
+        PURPOSE.reset(token)
 
 
 def _models(stage: str) -> Callable[[Study], None]:

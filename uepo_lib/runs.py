@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,11 @@ from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.recording import CHECKPOINT, CONFIG, RECORD, Recording
 from uepo_lib.specs import DatasetKey, RunKey, Spec
 
-__all__ = ["DatasetKey", "Run", "RunKey", "Spec", "Store", "problems"]
+__all__ = ["PURPOSE", "DatasetKey", "Run", "RunKey", "Spec", "Store", "problems"]
+
+PURPOSE: ContextVar[str] = ContextVar("purpose", default="")
+"""The job that runs are computed for; outside of jobs it is the notebook, if any. It is noted in
+the log, and no part of a run: the next job may load what this one computed."""
 
 
 class Run(Recording):
@@ -184,7 +189,8 @@ class Store:
         return [Run.load(folder) for folder in _visible(self.runs)]
 
     def computed(self) -> list[dict[str, Any]]:
-        """One entry (id, kind, wall_s, time) for each run that was computed, not loaded, here."""
+        """One entry (id, kind, purpose, wall_s, time) for each run that was computed, not loaded,
+        here."""
         log = self.root / "computed.log"
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
@@ -229,7 +235,10 @@ class Store:
         print(f"training {spec.id}{resumed}: {expect}", flush=True)
         produce(run)
         run = run.finish(destination, device)
-        entry = {"id": run.id, "kind": spec.kind, "wall_s": run.record["wall_s"]}
+        purpose = PURPOSE.get() or facts.notebook() or ""
+        entry = {
+            "id": run.id, "kind": spec.kind, "purpose": purpose, "wall_s": run.record["wall_s"]
+        }  # fmt: skip
         with (self.root / "computed.log").open("a") as log:
             log.write(json.dumps({**entry, "time": time.time()}) + "\n")
         return run
