@@ -28,7 +28,7 @@
 # calibrated value (A4); $\eta$ as printed, the same at every reverse step. $n$ is read off E1, on
 # the first of its tasks, and the ratio off E2, from the same runs as in notebooks 10 and 11.
 #
-# **Run time** beyond shared runs: half a minute at `smoke`, about twelve minutes on two cores at
+# **Run time** beyond shared runs: half a minute at `smoke`, about ten minutes on two cores at
 # `laptop`.
 #
 # **Inputs.** Hopper-medium: the diffusion policy of each seed; slices of D, the largest of them all

@@ -129,7 +129,7 @@ LAPTOP = Budget(
     env_steps_per_update=2_048,
     evaluation_episodes=50,
     curve_episodes=10,
-    curve_points=4,
+    curve_points=3,
 )
 
 FULL = Budget(

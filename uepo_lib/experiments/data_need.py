@@ -38,11 +38,11 @@ class DataGrid:
 
     shares: tuple[float, ...] = (0.01, 0.1, 1.0)
     """Of nine tenths of D: the tenth of the episodes that is held out elsewhere is not used."""
-    diffusion: int = 1_200
+    diffusion: int = 800
     clone: int = 2_500
-    critic: int = 3_000
+    critic: int = 2_000
     dynamics: int = 800
-    episodes: int = 30
+    episodes: int = 20
 
     def __post_init__(self) -> None:
         valid = len(self.shares) > 0 and min(self.shares) > 0 and max(self.shares) <= 1

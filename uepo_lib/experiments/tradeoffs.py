@@ -42,8 +42,8 @@ class DialGrid:
     thresholds: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
     """τ in units of the calibrated one."""
     eta: float = 0.5
-    episodes: int = 6
-    starts: int = 24
+    episodes: int = 4
+    starts: int = 16
     horizon: int = 16
 
     def __post_init__(self) -> None:
