@@ -107,15 +107,22 @@ def test_a_verdict_that_is_no_label_is_refused(monkeypatch: pytest.MonkeyPatch) 
         claims.judge(results(1.0))
 
 
-def test_guidance_is_told_beside_its_control_which_has_no_part_in_the_label() -> None:
+def beside_control(claim: str, control: str, gain: float) -> pd.Series:
+    """What is said of ``claim`` when its control speaks against it by ``gain``."""
     made = results(1.0)
     table = made.__dict__["seeds"]
-    control = table["claim"] == "guidance moves it further apart than noise of equal power"
-    table.loc[control, "verdict"] = "not supported"
-    table["gains"] = [[-0.5, -0.4, -0.6] if told else gains
-                      for told, gains in zip(control, table["gains"], strict=True)]  # fmt: skip
-    row = (
-        claims.judge(made).set_index("claim").loc["the guidance makes sub-policies act differently"]
+    against = table["claim"] == control
+    table.loc[against, "verdict"] = "not supported"
+    table["gains"] = [[gain, gain + 0.1, gain - 0.1] if told else gains
+                      for told, gains in zip(against, table["gains"], strict=True)]  # fmt: skip
+    return claims.judge(made).set_index("claim").loc[claim]
+
+
+def test_guidance_is_told_beside_its_control_which_has_no_part_in_the_label() -> None:
+    row = beside_control(
+        "the guidance makes sub-policies act differently",
+        "guidance moves it further apart than noise of equal power",
+        -0.5,
     )
     assert row["verdict"] == "supported"
     measured = row["measured"]
@@ -125,16 +132,10 @@ def test_guidance_is_told_beside_its_control_which_has_no_part_in_the_label() ->
 
 
 def test_div_is_told_beside_what_any_distance_of_plans_can() -> None:
-    made = results(1.0)
-    table = made.__dict__["seeds"]
-    control = table["claim"] == "div ranks it better than plain distance of plans"
-    table.loc[control, "verdict"] = "not supported"
-    table["gains"] = [[-0.25, -0.2, -0.3] if told else gains
-                      for told, gains in zip(control, table["gains"], strict=True)]  # fmt: skip
-    row = (
-        claims.judge(made)
-        .set_index("claim")
-        .loc["divergence of velocities and accelerations measures what is done"]
+    row = beside_control(
+        "divergence of velocities and accelerations measures what is done",
+        "div ranks it better than plain distance of plans",
+        -0.25,
     )
     assert row["verdict"] == "supported"
     assert "More than the plain distance of plans has: -0.25 [" in row["measured"]
