@@ -72,6 +72,33 @@ def test_verdicts_of_known_tables(ours: list[float], theirs: list[float], label:
     assert table.verdict(ours, theirs) == label
 
 
+def test_pairs_that_share_their_luck_are_told_apart_from_pairs_that_do_not() -> None:
+    theirs = [500.0, 1500.0, 1000.0, 700.0, 1300.0]
+    ours = [x + d for x, d in zip(theirs, (-10, 20, 0, -5, 5), strict=True)]
+    spread = np.std([-10, 20, 0, -5, 5], ddof=1) / 5**0.5
+    found = table.paired_interval(ours, theirs)
+    assert found.mean == pytest.approx(2)
+    assert found.high - 2 == pytest.approx(stats.t.ppf(0.975, 4) * spread)
+    assert table.verdict(ours, theirs, paired=True) == "at least at par (5 seeds)"
+    assert table.verdict(ours, theirs) == "not shown (5 seeds)"
+    assert table.verdict([x - 60 for x in ours], theirs, paired=True) == "not shown (5 seeds)"
+    with pytest.raises(UsageError, match="equally many"):
+        table.paired_interval(ours, theirs[:4])
+
+
+def test_only_seeds_of_both_sides_make_pairs() -> None:
+    found = {
+        ("lockstep", side, seed): _record(("lockstep", side, seed), value, returns=[value])
+        for side, seeds in (("ours", range(6)), ("theirs", range(1, 7)))
+        for seed, value in ((seed, 1000.0 + 100 * seed) for seed in seeds)
+    }
+    line = table.row(found, "lockstep")
+    assert (line["seeds_ours"], line["low"], line["high"]) == (5, 0.0, 0.0)
+    assert line["verdict"] == "at least at par (5 seeds)"
+    found["lockstep", "ours", 3]["returns"] = [1300.01]
+    assert "to the cent: 4 of 5 seeds" in table.markdown(found, {}, "full")
+
+
 def test_a_margin_of_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="positive mean"):
         table.verdict(STEADY, [-x for x in STEADY])

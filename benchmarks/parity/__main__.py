@@ -24,7 +24,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description="Our BC and IQL beside d3rlpy's, our PPO beside stable-baselines3's. What is "
         "finished is kept; the table is written at the end.",
     )
-    parser.add_argument("--only", default=",".join(PEERS), help="of bc,iql,ppo (default: all)")
+    every = ",".join(PEERS)
+    parser.add_argument("--only", default=every, help=f"of {every} (default: all)")
     parser.add_argument("--side", default=",".join(SIDES), help="of ours,theirs (default: both)")
     parser.add_argument("--seeds", help="such as 0,1 (default: the scale's)")
     parser.add_argument("--scale", default="full", help="full (default), or smoke: a trial")
@@ -89,7 +90,8 @@ def main(arguments: Sequence[str]) -> int:
         sides = _chosen(options.side, "side", SIDES)
         seeds = _seeds(options.seeds, scale)
         compute(where, scale, [(a, s, n) for n in seeds for a in algorithms for s in sides])
-        for algorithm in () if options.no_speed or len(sides) < 2 else algorithms:
+        timed = () if options.no_speed or len(sides) < 2 else algorithms
+        for algorithm in (name for name in timed if name in scale.speed_updates):
             jobs.measure_speed(where, scale, algorithm)
     print(write_table(where, scale))
     return 0

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from benchmarks.parity import arrays, player, records, settings
 from benchmarks.parity.records import Key, Places
-from benchmarks.parity.settings import DIFFERENCES, PEERS, SIDES, Scale
+from benchmarks.parity.settings import DIFFERENCES, ONLINE, PEERS, SIDES, Scale
 from uepo_lib import facts, tasks
 from uepo_lib.errors import UsageError
 from uepo_lib.locomotion import HOPPER
@@ -27,6 +27,8 @@ PAIRS = 3
 
 def trainer(root: Path, algorithm: str, side: str) -> list[str]:
     """The command that trains, less the job's file."""
+    if algorithm == "lockstep":
+        return [sys.executable, "-m", "benchmarks.parity.lockstep"]
     if side == "ours":
         return [sys.executable, "-m", "benchmarks.parity.train_ours"]
     if PEERS[algorithm] == "stable-baselines3":
@@ -50,7 +52,7 @@ def train(out: Path, key: Key, given: dict[str, Any], data: Path | None) -> dict
     root = facts.repository()
     assert root is not None  # records.places has asked
     job = {
-        "algorithm": algorithm, "seed": seed, "settings": given,
+        "algorithm": algorithm, "side": side, "seed": seed, "settings": given,
         "arrays": str(data) if data else None, "out": str(out),
         "revisions": records.revisions(algorithm, side),
     }  # fmt: skip
@@ -86,9 +88,9 @@ def compute(where: Places, scale: Scale, key: Key) -> bool:
             if records.finished(where, scale, key):
                 return True
             must = records.wanted(scale, key)
-            data, name = (None, None) if algorithm == "ppo" else prepare(where, scale)
+            data, name = (None, None) if algorithm in ONLINE else prepare(where, scale)
             took = train(folder, key, must["settings"], data)
-            robot = HOPPER if algorithm == "ppo" else tasks.get(settings.TASK).robot
+            robot = HOPPER if algorithm in ONLINE else tasks.get(settings.TASK).robot
             played = player.play(folder / "policy.npz", robot, scale.episodes)
             record = {
                 "algorithm": algorithm, "side": side, "seed": seed, "peer": PEERS[algorithm],
@@ -106,7 +108,7 @@ def compute(where: Places, scale: Scale, key: Key) -> bool:
 def _timed(where: Places, scale: Scale, algorithm: str, side: str) -> float:
     """Seconds of a short training, alone in a fresh folder."""
     amount = scale.speed_updates[algorithm]
-    data = None if algorithm == "ppo" else prepare(where, scale)[0]
+    data = None if algorithm in ONLINE else prepare(where, scale)[0]
     out = where.work / f"speed-{algorithm}-{side}"
     shutil.rmtree(out, ignore_errors=True)
     took = train(out, (algorithm, side, 0), settings.settings(algorithm, amount), data)

@@ -26,6 +26,7 @@ MODULES = {
     "bc": (cloning, policies),
     "iql": (values, extraction, policies),
     "ppo": (ppo, policies),
+    "lockstep": (ppo, policies),
 }
 ACTING = (robots, environments, evaluation)
 

@@ -17,7 +17,15 @@ TASK = "halfcheetah-medium"
 episode, five clones a side differ by a half of their mean, and nothing within 5 % can be shown
 (``results/reference/parity/hopper-medium``)."""
 SIDES = ("ours", "theirs")
-PEERS = {"bc": "d3rlpy", "iql": "d3rlpy", "ppo": "stable-baselines3"}
+PEERS = {
+    "bc": "d3rlpy",
+    "iql": "d3rlpy",
+    "ppo": "stable-baselines3",
+    "lockstep": "stable-baselines3",
+}
+"""``lockstep`` is PPO with both sides on the same random numbers."""
+ONLINE = ("ppo", "lockstep")
+"""Learn from a simulator; the others from :data:`TASK`'s dataset."""
 
 BC: dict[str, Any] = {
     "dataset": TASK,
@@ -82,6 +90,13 @@ DIFFERENCES = {
         "a time limit: ours uses the value of the state reached in the advantage; theirs adds it, "
         "discounted, to the reward: the same sum",
     ],
+    "lockstep": [
+        "made alike in ours: the first weights are theirs; gradients are clipped by one norm; a "
+        "state counts in the running mean and std when it is reached; these, rewards and states "
+        "are scaled in double precision; the density's operations have torch.distributions' order",
+        "made alike in theirs: states are rounded to float32; batches follow torch's generator; a "
+        "value at a time limit is computed as one of eight rows; the optimiser is fused",
+    ],
 }
 
 
@@ -95,7 +110,7 @@ class Scale:
     updates: dict[str, int]
     """Gradient steps of BC and of IQL, environment steps of PPO; of each seed."""
     speed_updates: dict[str, int] = field(default_factory=dict)
-    """The same of one timing."""
+    """The same of one timing; what is not in it has none."""
     episodes: int = 50
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
@@ -104,7 +119,7 @@ SCALES = {
     "smoke": Scale(
         "smoke",
         "smoke",
-        {"bc": 200, "iql": 200, "ppo": 4_096},
+        {"bc": 200, "iql": 200, "ppo": 4_096, "lockstep": 4_096},
         {"bc": 100, "iql": 100, "ppo": 2_048},
         episodes=3,
         seeds=(0,),
@@ -112,7 +127,7 @@ SCALES = {
     "full": Scale(
         "full",
         "laptop",
-        {"bc": 50_000, "iql": 50_000, "ppo": 1_000_000},
+        {"bc": 50_000, "iql": 50_000, "ppo": 1_000_000, "lockstep": 1_000_000},
         {"bc": 5_000, "iql": 1_000, "ppo": 40_960},
     ),
 }
@@ -129,5 +144,5 @@ def settings(algorithm: str, amount: int) -> dict[str, Any]:
     """All that a trainer of ``algorithm`` is told, for ``amount`` updates or environment steps."""
     if algorithm not in PEERS:
         raise unknown("algorithm", algorithm, PEERS)
-    common = {"bc": BC, "iql": IQL, "ppo": PPO}[algorithm]
-    return {**common, "num_env_steps" if algorithm == "ppo" else "updates": amount}
+    common = {"bc": BC, "iql": IQL}.get(algorithm, PPO)
+    return {**common, "num_env_steps" if algorithm in ONLINE else "updates": amount}

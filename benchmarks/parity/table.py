@@ -17,7 +17,14 @@ from uepo_lib.statistics import VERDICT_SEEDS, Interval
 
 MARGIN = 0.05
 """How much worse than theirs still counts as at par."""
-TITLES = {"bc": "behaviour cloning", "iql": "IQL", "ppo": "PPO"}
+TITLES = {
+    "bc": "behaviour cloning",
+    "iql": "IQL",
+    "ppo": "PPO",
+    "lockstep": "PPO, same random numbers",
+}
+PAIRED = ("lockstep",)
+"""Where seed i of ours and seed i of theirs share their random numbers."""
 
 Records = Mapping[tuple[str, str, int], Mapping[str, Any]]
 """By algorithm, side and seed."""
@@ -35,14 +42,32 @@ def welch_interval(
     return Interval(mean, float(found.low), float(found.high))
 
 
-def verdict(ours: Sequence[float], theirs: Sequence[float]) -> str:
+def paired_interval(
+    ours: Sequence[float], theirs: Sequence[float], confidence: float = 0.95
+) -> Interval:
+    """mean(ours − theirs) with Student's t interval: seed i of one belongs to seed i of the other.
+
+    ``UsageError`` when there are not equally many, or fewer than two.
+    """
+    counts = (len(ours), len(theirs))
+    check(counts[0] == counts[1] >= 2, "seeds", counts, "two of each side, equally many")
+    apart = np.subtract(ours, theirs)
+    mean = float(apart.mean())
+    if np.ptp(apart) == 0:
+        return Interval(mean, mean, mean)
+    found = stats.ttest_1samp(apart, 0).confidence_interval(confidence)
+    return Interval(mean, float(found.low), float(found.high))
+
+
+def verdict(ours: Sequence[float], theirs: Sequence[float], paired: bool = False) -> str:
     """Whether the lower bound of ours − theirs is above −5 % of theirs; one mean a seed."""
     seeds = min(len(ours), len(theirs))
     if seeds < VERDICT_SEEDS:
         return f"not shown yet ({seeds} of {VERDICT_SEEDS} seeds)"
     centre = float(np.mean(theirs))
     check(centre > 0, "theirs", round(centre, 2), "of positive mean: the margin is a share of it")
-    above = welch_interval(ours, theirs).low > -MARGIN * centre
+    interval = paired_interval if paired else welch_interval
+    above = interval(ours, theirs).low > -MARGIN * centre
     return f"{'at least at par' if above else 'not shown'} ({seeds} seeds)"
 
 
@@ -79,7 +104,10 @@ def row(records: Records, algorithm: str, speed: Mapping[str, Any] | None = None
     """One line of the table."""
     _consistent(records, algorithm)
     ours, theirs = (returns(records, algorithm, side) for side in SIDES)
-    # seeds are not paired: each side's are its own
+    paired = algorithm in PAIRED
+    if paired:
+        both = ours.keys() & theirs.keys()
+        ours, theirs = ({seed: x for seed, x in s.items() if seed in both} for s in (ours, theirs))
     x, y = list(ours.values()), list(theirs.values())
     line: dict[str, Any] = {
         "algorithm": TITLES[algorithm],
@@ -90,11 +118,11 @@ def row(records: Records, algorithm: str, speed: Mapping[str, Any] | None = None
         "seeds_theirs": len(y),
         "difference": None, "low": None, "high": None,
         "bound": round(-MARGIN * float(np.mean(y)), 1) if y else None,
-        "verdict": verdict(x, y),
+        "verdict": verdict(x, y, paired),
         "time_ratio": speed["ratio"] if speed else None,
     }  # fmt: skip
     if min(len(x), len(y)) >= 2:
-        gap = welch_interval(x, y)
+        gap = (paired_interval if paired else welch_interval)(x, y)
         named = {"difference": gap.mean, "low": gap.low, "high": gap.high}
         line |= {name: round(value, 1) for name, value in named.items()}
     return line
@@ -153,7 +181,8 @@ def _what_is_missing(records: Records) -> str:
     text = io.StringIO()
     for name in dict.fromkeys(key[0] for key in sorted(records)):
         x, y = (list(returns(records, name, side).values()) for side in SIDES)
-        if min(len(x), len(y)) >= VERDICT_SEEDS and verdict(x, y).startswith("not shown"):
+        enough = min(len(x), len(y)) >= VERDICT_SEEDS and name not in PAIRED
+        if enough and verdict(x, y).startswith("not shown"):
             text.write(
                 f"{TITLES[name]}: seeds spread by {np.std(x, ddof=1):,.0f} (ours) and "
                 f"{np.std(y, ddof=1):,.0f} (theirs), one standard deviation. Two equal sides that "
@@ -161,6 +190,31 @@ def _what_is_missing(records: Records) -> str:
                 "every other time.\n\n"
             )
     return text.getvalue()
+
+
+def _without_seed_noise(records: Records) -> str:
+    """What is known of PPO apart from the luck of its seeds."""
+    if not any(key[0] in ("ppo", "lockstep") for key in records):
+        return ""
+    text = (
+        "PPO without that noise: from the same weights and the same rollout, ten epochs of ours "
+        "and of theirs end at the same parameters, up to a thousandth of the way "
+        "(`tests/test_ppo_beside_peer.py`)."
+    )
+    pairs = [
+        (records["lockstep", "ours", seed], records["lockstep", "theirs", seed])
+        for name, side, seed in records
+        if (name, side) == ("lockstep", "ours") and ("lockstep", "theirs", seed) in records
+    ]
+    if pairs:
+        same = sum(mine["returns"] == peers["returns"] for mine, peers in pairs)
+        steps = pairs[0][0]["steps"]
+        text += (
+            f" Whole trainings of {steps:,} environment steps on the same random numbers, rounded "
+            "alike (`benchmarks/parity/lockstep.py`), end at policies that earn the same return in "
+            f"every episode, to the cent: {same} of {len(pairs)} seeds."
+        )
+    return text + "\n\n"
 
 
 def _settings_rows(records: Records) -> str:
@@ -184,8 +238,9 @@ def markdown(records: Records, speeds: Mapping[str, Mapping[str, Any]], scale: s
     text.write(
         f"Mean returns of noise-free policies, {episodes} episodes from the same reset seeds, all "
         f"played by one evaluator; PPO in {PPO['environment']}, BC and IQL from {TASK}. The "
-        "interval is Welch's, 95 %, seeds against seeds; *at least at par*: its lower end is above "
-        "−5 % of theirs. Time: ours over theirs for equally many updates (PPO: environment steps), "
+        "interval is Welch's, 95 %, seeds against seeds, and Student's where both sides of a seed "
+        "share their random numbers; *at least at par*: its lower end is above −5 % of theirs. "
+        "Time: ours over theirs for equally many updates (PPO: environment steps), "
         "timed in turns.\n\n"
         f"{TASK} was chosen after a look: on hopper-medium, the first choice, five clones a side "
         "spread too far to show 5 % (`results/reference/parity/hopper-medium`).\n\n"
@@ -195,12 +250,7 @@ def markdown(records: Records, speeds: Mapping[str, Mapping[str, Any]], scale: s
     for line in table.to_dict("records"):
         text.write(_line(_cells({str(key): value for key, value in line.items()})))
     text.write(f"\n{_what_is_missing(records)}")
-    if any(key[0] == "ppo" for key in records):
-        text.write(
-            "PPO without that noise: from the same weights and the same rollout, ten epochs of "
-            "ours and of theirs end at the same parameters, up to a thousandth of the way "
-            "(`tests/test_ppo_beside_peer.py`).\n\n"
-        )
+    text.write(_without_seed_noise(records))
     text.write(_line(["", "by", "seed: mean return"]) + _line(["---"] * 3))
     text.write(_seed_rows(records) + "\n" + _settings_rows(records))
     return text.getvalue().rstrip() + "\n"

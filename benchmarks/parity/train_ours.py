@@ -29,14 +29,15 @@ PACKAGES = ("torch", "numpy", "gymnasium", "mujoco")
 Job = Mapping[str, Any]
 
 
-def _recording(job: Job, name: str) -> Recording:
+def recording_of(job: Job, name: str) -> Recording:
     """A folder of the job that a training loop continues in."""
     recording = Recording(Path(job["out"]) / name, {"status": "running"})
     recording.restore()
     return recording
 
 
-def _seconds(recording: Recording) -> float:
+def seconds_of(recording: Recording) -> float:
+    """What its training took, all its sessions together."""
     return float(recording.progress()["wall_s"])
 
 
@@ -52,13 +53,13 @@ def _gaussian(job: Job, data: Dataset) -> GaussianConfig:
 
 def clone(job: Job, data: Dataset) -> tuple[GaussianPolicy, float]:
     """Behaviour cloning: the policy, and the seconds it took."""
-    given, recording = job["settings"], _recording(job, "bc")
+    given, recording = job["settings"], recording_of(job, "bc")
     config = CloneConfig(given["updates"], given["batch_size"], given["learning_rate"])
     policy = train_clone(
         config, _gaussian(job, data), data.windows(1, 1), seed=job["seed"], recorder=recording,
         progress=False,
     )  # fmt: skip
-    return policy, _seconds(recording)
+    return policy, seconds_of(recording)
 
 
 def implicit_q(job: Job, data: Dataset) -> tuple[GaussianPolicy, float]:
@@ -69,10 +70,10 @@ def implicit_q(job: Job, data: Dataset) -> tuple[GaussianPolicy, float]:
         hidden, hidden, rate, given["batch_size"], amount, given["discount"], given["expectile"],
         given["polyak"], given["target_every"], scale_rewards=False,
     )  # fmt: skip
-    first = _recording(job, "critic")
+    first = recording_of(job, "critic")
     critic = train_iql(values, data.transitions(), seed=seed, recorder=first, progress=False)
-    seconds = _seconds(first)
-    second = _recording(job, "policy")
+    seconds = seconds_of(first)
+    second = recording_of(job, "policy")
     weighted = ExtractionConfig(
         amount, given["batch_size"], rate, given["beta"], given["max_weight"], False
     )
@@ -81,7 +82,7 @@ def implicit_q(job: Job, data: Dataset) -> tuple[GaussianPolicy, float]:
         weighted, _gaussian(job, data), data.windows(1, 1), critic, returns, seed=seed,
         recorder=second, progress=False,
     )  # fmt: skip
-    return policy, seconds + _seconds(second)
+    return policy, seconds + seconds_of(second)
 
 
 def _offline(job: Job) -> None:
@@ -110,10 +111,10 @@ def online_config(given: Mapping[str, Any]) -> BehaviourConfig:
 
 
 def _online(job: Job) -> None:
-    recording = _recording(job, "ppo")
+    recording = recording_of(job, "ppo")
     config = online_config(job["settings"])
     train_behaviour(HOPPER, config, job["seed"], recording, recording, progress=False)
-    seconds = _seconds(recording)
+    seconds = seconds_of(recording)
     [snapshot] = recording.folder.glob("*.safetensors")
     trained = read_behaviour(snapshot, HOPPER, {})
     network = network_of(trained.policy, trained.mean.numpy(), trained.std.numpy(), clip=10.0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
@@ -18,6 +19,8 @@ from benchmarks.parity.exchange import Network
 from benchmarks.parity.train_ours import probe_states
 from uepo_lib.locomotion import HOPPER
 
+Wrapper = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
+
 PACKAGES = ("stable-baselines3", "torch", "numpy", "gymnasium", "mujoco")
 
 
@@ -25,22 +28,29 @@ def _hopper() -> gymnasium.Env[Any, Any]:
     return gymnasium.wrappers.TimeLimit(HOPPER.make(), HOPPER.max_episode_steps)
 
 
-def environments(given: Mapping[str, Any]) -> VecNormalize:
+def environments(given: Mapping[str, Any], wrap: Wrapper = lambda env: env) -> VecNormalize:
     """The same environments as ours, in one process as ours, states and rewards normalised."""
     return VecNormalize(
-        DummyVecEnv([_hopper] * given["num_envs"]),
+        DummyVecEnv([lambda: wrap(_hopper())] * given["num_envs"]),
         norm_obs=given["normalise_states"],
         norm_reward=given["normalise_rewards"],
         gamma=given["discount"],
     )
 
 
-def agent(given: Mapping[str, Any], seed: int) -> PPO:
+def agent(
+    given: Mapping[str, Any],
+    seed: int,
+    policy: str | type[ActorCriticPolicy] = "MlpPolicy",
+    wrap: Wrapper = lambda env: env,
+    optimizer_kwargs: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> PPO:
     """An untrained agent; its environments are first reset from the seeds that ours are."""
-    venv = environments(given)
+    venv = environments(given, wrap)
     hidden = list(given["hidden"])
     made = PPO(
-        "MlpPolicy",
+        policy,
         venv,
         learning_rate=given["learning_rate"],
         n_steps=given["steps_per_update"] // given["num_envs"],
@@ -55,10 +65,11 @@ def agent(given: Mapping[str, Any], seed: int) -> PPO:
             "net_arch": {"pi": hidden, "vf": hidden},
             "activation_fn": {"tanh": nn.Tanh, "relu": nn.ReLU}[given["activation"]],
             "log_std_init": given["initial_log_std"],
-            "optimizer_kwargs": {"eps": given["adam_eps"]},
+            "optimizer_kwargs": {"eps": given["adam_eps"], **(optimizer_kwargs or {})},
         },
         seed=seed,
         device="cpu",
+        **more,
     )
     venv.seed(1_000 * (seed + 1))
     return made
@@ -85,7 +96,11 @@ def network_of(trained: PPO) -> Network:
 def train(job: Mapping[str, Any]) -> None:
     """Train, export, and say what it took."""
     torch.set_num_threads(1)
-    trained = agent(job["settings"], job["seed"])
+    finish(job, agent(job["settings"], job["seed"]))
+
+
+def finish(job: Mapping[str, Any], trained: PPO) -> None:
+    """Train an untrained agent for the job's budget, export it, and say what it took."""
     started = time.monotonic()
     trained.learn(job["settings"]["num_env_steps"], log_interval=None)  # type: ignore[arg-type]
     seconds = time.monotonic() - started
