@@ -120,8 +120,8 @@ def draw_beyond_chance(table: pd.DataFrame) -> Figure:
     panels[0, 0].set_ylabel("sd of members' true means\n(points of score)")
     panels[1, 0].set_ylabel("best of n − mean of the set,\non other episodes (points)")
     handles, labels = panels[1, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels),
-                  title="lower row, against n")  # fmt: skip
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels),
+                  title="lower row")  # fmt: skip
     return figure
 
 

@@ -129,5 +129,5 @@ def draw_paths(table: pd.DataFrame) -> Figure:
     ring = Line2D([], [], linestyle="", marker="o", markersize=9, markerfacecolor="none",
                   markeredgecolor="0.3", label="goal")  # fmt: skip
     handles.append(ring)
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
