@@ -131,7 +131,7 @@ def _gap(one: Network, other: Network) -> float:
 def test_trainings_on_the_same_random_numbers_end_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the bit on the machine that wrote this; products round differently on another."""
+    """To the bit where matrix products of both sides round alike, as the processor decides."""
     short = replace(HOPPER, max_episode_steps=13)  # ends by falling and by the clock
     for module in (lockstep, train_sb3):
         monkeypatch.setattr(module, "HOPPER", short)

@@ -211,8 +211,9 @@ def _without_seed_noise(records: Records) -> str:
         steps = pairs[0][0]["steps"]
         text += (
             f" Whole trainings of {steps:,} environment steps on the same random numbers, rounded "
-            "alike (`benchmarks/parity/lockstep.py`), end at policies that earn the same return in "
-            f"every episode, to the cent: {same} of {len(pairs)} seeds."
+            "alike and with one norm for all gradients in ours too (`benchmarks/parity/lockstep.py`"
+            "), end at policies that earn the same return in every episode, to the cent: "
+            f"{same} of {len(pairs)} seeds."
         )
     return text + "\n\n"
 
