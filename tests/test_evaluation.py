@@ -245,7 +245,9 @@ def test_bad_settings_are_named(name: str, value: Any) -> None:
 # ---- watching an online phase --------------------------------------------------------------------
 
 
-def watched(folder: Path, seed: int = 0) -> tuple[GaussianPolicy, Recording]:
+def watched(
+    folder: Path, seed: int = 0, learning_rate: float = 1e-2
+) -> tuple[GaussianPolicy, Recording]:
     """The policy and the run that fine-tuning filled."""
     robot = scripted_robot(max_episode_steps=5, target=0.5)
     actor = GaussianPolicy(
@@ -257,7 +259,7 @@ def watched(folder: Path, seed: int = 0) -> tuple[GaussianPolicy, Recording]:
         steps_per_update=20,
         minibatch_size=8,
         num_epochs=2,
-        learning_rate=1e-2,
+        learning_rate=learning_rate,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -327,3 +329,12 @@ def test_an_online_phase_is_watched_and_every_step_is_counted(tmp_path: Path) ->
     assert spent["evaluation"] == {"steps": 5 * (looked + scored), "episodes": looked + scored}
     if best.env_steps == steps:
         assert torch.equal(returns["best"], returns["end"])
+
+
+def test_a_policy_that_is_best_as_it_began_is_not_played_again(tmp_path: Path) -> None:
+    _, run = watched(tmp_path, learning_rate=1e-30)
+    assert run.json("best")["env_steps"] == 0
+    returns = run.tensors("returns.safetensors")
+    assert torch.equal(returns["best"], returns["start"])
+    looked, scored = 4 * 2 + 2 * 2, 2 * 4
+    assert run.progress()["environment"]["evaluation"]["episodes"] == looked + scored

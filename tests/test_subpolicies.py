@@ -14,6 +14,7 @@ from uepo_lib.errors import UsageError
 from uepo_lib.figures import subpolicies as views
 from uepo_lib.subpolicies import (
     REVISION,
+    SEQUENCES_AT_ONCE,
     SubPolicies,
     _arriving,
     equal_power_controls,
@@ -130,8 +131,9 @@ def test_own_noise_is_white_and_its_members_and_calls_are_independent() -> None:
     assert correlation.abs().max() < 5 / rows.shape[1] ** 0.5  # five sigma of 0
 
 
-def test_guidance_is_a_function_of_the_state() -> None:
-    policies, states = build(guidance=GUIDED), randn(4, 6, 2, 3)
+@pytest.mark.parametrize("batch", [6, SEQUENCES_AT_ONCE // 16 + 1])  # at once, and in parts
+def test_guidance_is_a_function_of_the_state(batch: int) -> None:
+    policies, states = build(guidance=GUIDED), randn(4, batch, 2, 3)
     plan = policies.plan(states)
     assert torch.equal(plan, policies.plan(states))
     for i in range(4):  # each against its neighbours in its own states

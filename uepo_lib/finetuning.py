@@ -237,10 +237,11 @@ class Observer:
         run.save_json("training_episodes", episodes)
 
     def _last_and_best(self, taken: int) -> None:
-        """Their scores; played once if they are the same policy."""
+        """Their scores; the best policy's is known already if it is the last or the first."""
         self.returns["end"] = self._score(self.actor)
-        if self.best["env_steps"] == taken:
-            self.returns["best"] = self.returns["end"].clone()
+        known = {taken: "end", 0: "start"}.get(self.best["env_steps"])
+        if known is not None:
+            self.returns["best"] = self.returns[known].clone()
             return
         best = copy.deepcopy(self.actor)
         best.load_state_dict(self.best["policy"])
