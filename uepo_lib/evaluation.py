@@ -76,7 +76,9 @@ def _play_wave(
     returns, lengths = torch.zeros(shape), torch.zeros(shape, dtype=torch.long)
     while any(envs.active):
         states = normaliser(envs.windows).unflatten(0, shape)
-        _, episodes = envs.step(policy.act(states, generator).flatten(0, 1))
+        with torch.inference_mode():
+            actions = policy.act(states, generator).flatten(0, 1)
+        _, episodes = envs.step(actions)
         for episode in episodes:
             place = divmod(episode.env, len(seeds))
             returns[place], lengths[place] = episode.undiscounted_return, episode.length

@@ -59,6 +59,11 @@ def paired_interval(
     return Interval(mean, float(found.low), float(found.high))
 
 
+def interval(ours: Sequence[float], theirs: Sequence[float], paired: bool) -> Interval:
+    """ours − theirs with its 95 % interval; ``paired``: seed i shares its random numbers."""
+    return (paired_interval if paired else welch_interval)(ours, theirs)
+
+
 def verdict(ours: Sequence[float], theirs: Sequence[float], paired: bool = False) -> str:
     """Whether the lower bound of ours − theirs is above −5 % of theirs; one mean a seed."""
     seeds = min(len(ours), len(theirs))
@@ -66,8 +71,7 @@ def verdict(ours: Sequence[float], theirs: Sequence[float], paired: bool = False
         return f"not shown yet ({seeds} of {VERDICT_SEEDS} seeds)"
     centre = float(np.mean(theirs))
     check(centre > 0, "theirs", round(centre, 2), "of positive mean: the margin is a share of it")
-    interval = paired_interval if paired else welch_interval
-    above = interval(ours, theirs).low > -MARGIN * centre
+    above = interval(ours, theirs, paired).low > -MARGIN * centre
     return f"{'at least at par' if above else 'not shown'} ({seeds} seeds)"
 
 
@@ -122,7 +126,7 @@ def row(records: Records, algorithm: str, speed: Mapping[str, Any] | None = None
         "time_ratio": speed["ratio"] if speed else None,
     }  # fmt: skip
     if min(len(x), len(y)) >= 2:
-        gap = (paired_interval if paired else welch_interval)(x, y)
+        gap = interval(x, y, paired)
         named = {"difference": gap.mean, "low": gap.low, "high": gap.high}
         line |= {name: round(value, 1) for name, value in named.items()}
     return line
@@ -150,14 +154,14 @@ def _cells(line: Mapping[str, Any]) -> list[str]:
         value = line[name]
         return "—" if value is None or pd.isna(value) else f"{value:,.0f}"
 
-    interval = "—"
+    difference = "—"
     if shown("low") != "—":
-        interval = f"{shown('difference')} [{shown('low')}, {shown('high')}]"
+        difference = f"{shown('difference')} [{shown('low')}, {shown('high')}]"
     ratio = line["time_ratio"]
     timed = "—" if ratio is None or pd.isna(ratio) else f"{ratio:.2f}"
     return [
-        line["algorithm"], line["peer"], shown("ours"), shown("theirs"), interval, shown("bound"),
-        line["verdict"], timed,
+        line["algorithm"], line["peer"], shown("ours"), shown("theirs"), difference,
+        shown("bound"), line["verdict"], timed,
     ]  # fmt: skip
 
 
