@@ -50,7 +50,7 @@
 # The scale $\kappa$ is ours; the paper has $\kappa = 1$. At $\kappa = 0$ all sub-policies are the
 # same one. It costs no seed and no choice, so it is the control that every seed has to beat.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "long"]
 profile: str | None = None  # None: $UEPO_PROFILE, else laptop
 
 # %%

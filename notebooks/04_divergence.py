@@ -30,7 +30,7 @@
 #
 # **Outputs.** Figures and their tables, all named `04_*`.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "long"]
 profile: str | None = None  # None: $UEPO_PROFILE, else laptop
 num_toy_sets: int = 40  # sets of sub-policies on the toy that results are reported for
 toy_updates: int = 1000  # training steps of the toy model that is not exact

@@ -32,7 +32,7 @@
 #
 # **Outputs.** Two figures with their tables, and a table of what works.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "long"]
 profile: str | None = None  # None: $UEPO_PROFILE, else laptop
 
 # %%

@@ -249,3 +249,14 @@ def test_what_measures_times_has_the_machine_to_itself(folder, monkeypatch):
     )  # fmt: skip
     run(folder)
     assert batches == [(["02_second"], 3), (["01_first"], 1)]
+
+
+def test_the_long_ones_begin(folder, monkeypatch):
+    rewrite(folder, "02_second", f'# %% tags=["parameters", "long"]\nprofile = None\n\n{SECOND}')
+    order = []
+    monkeypatch.setattr(
+        reproduce.sweep, "run_all",
+        lambda jobs, workers, **_: order.extend(job[1][1].stem for job in jobs),
+    )  # fmt: skip
+    run(folder)
+    assert order == ["02_second", "01_first"]

@@ -138,10 +138,11 @@ def _execute_all(
     """One notebook a core, the longest first; none needs what another writes.
 
     A notebook whose parameters cell is tagged ``alone`` measures times, and has the machine to
-    itself.
+    itself; one that is tagged ``long`` trains something of its own.
     """
-    seconds = {path: _seconds(store, path.stem) for path in paths}
-    quiet = [path for path in paths if _alone(path)]
+    tags = {path: _tags(path) for path in paths}
+    seconds = {path: _seconds(store, path.stem, "long" in tags[path]) for path in paths}
+    quiet = [path for path in paths if "alone" in tags[path]]
     together = sorted(set(paths) - set(quiet), key=lambda path: (-seconds[path], path))
     store.notebooks.mkdir(parents=True, exist_ok=True)
     with execution.kernel_of_this_interpreter():
@@ -151,15 +152,19 @@ def _execute_all(
                 sweep.run_all(jobs, workers, name="notebooks", unit="notebook")
 
 
-def _alone(path: Path) -> bool:
+def _tags(path: Path) -> set[str]:
+    """Those of the parameters cell."""
     cells = nbformat.read(path, as_version=4).cells
-    return any({"parameters", "alone"} <= set(cell.metadata.get("tags", [])) for cell in cells)
+    found = (set(cell.metadata.get("tags", [])) for cell in cells)
+    return next((tags for tags in found if "parameters" in tags), set())
 
 
-def _seconds(store: Store, name: str) -> float:
-    """What a notebook took last time; the unknown comes first."""
+def _seconds(store: Store, name: str, long: bool) -> float:
+    """What a notebook took last time; before that, the long ones come first."""
     state = _state(store, name)
-    return float(state["seconds"]) if state else math.inf
+    if state is None:
+        return math.inf if long else 0.0
+    return float(state["seconds"])
 
 
 def _execute(store: Store, path: Path, key: str, parameters: Mapping[str, Any]) -> None:
