@@ -82,7 +82,8 @@ here.draw("overview", overview_table(), task="the method", seeds=[])
 # | ε | bound of the filter that $D_\mathrm{diff}$ has to pass, in nats | 05 |
 # | AM-Q, $\pi^*$ | Uni-O4's score, the mean of Q along rollouts in T̂; whom it chooses | 06 |
 #
-# Where a page needs one of these letters for something else, it says so.
+# Where a page needs one of these letters for something else, it says so. Where a figure has thin
+# lines and bold ones of a colour, a thin line is one seed and the bold one the mean of seeds.
 #
 # ## The notebooks
 #

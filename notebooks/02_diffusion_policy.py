@@ -321,8 +321,8 @@ assert masked.shape == batch.actions.shape and masked.abs().max() <= 1
 # ## 5 · Training it, on the toy
 #
 # A small version of the same network learns from the toy's walks. Because the exact posterior mean
-# is known, its error has two parts: what no network could know (dashed) and what this one has not
-# learnt (orange).
+# is known, its error has two parts (their squares add): what no network could know (dashed) and
+# what this one has not learnt (orange).
 
 # %%
 process = DiffusionConfig(
@@ -370,7 +370,7 @@ Markdown(
 )
 
 # %% [markdown]
-# The last figure deserves a second look: a network that was never told which noise belongs to
+# The last number deserves a second look: a network that was never told which noise belongs to
 # which door agrees with the closed form. The map from noise to output is a property of the data
 # and of the process, hardly of the network.
 #
@@ -588,6 +588,10 @@ Markdown(
 # shuffled copies and for noise of half a $\sigma_a$. On the noisy data a perturbation hides in the
 # noise, and the future states help, for they show what was done. The flow, which is costly, judges
 # one sequence in ten, on Hopper only.
+#
+# The figure shows the AUC over all pairs, the verdict below it the share won within pairs. A pair
+# compares two sequences in one state, where what the model does not know is the same for both.
+# Across states it is not, so an AUC over all pairs is lower than the share within pairs.
 
 # %%
 pens = [Study("pen-expert", s, here.profile, progress=False) for s in here.budget.seeds]
@@ -663,11 +667,9 @@ typical["logged, by the policy that acted"] = {
 typical.round(2)
 
 # %% [markdown]
-# **The height and the order.** A pair compares two sequences in one state, where what the model
-# does not know is the same for both. Across states it is not, so an AUC over all pairs is lower
-# than the share within pairs. The height itself is another matter, as the last column shows: a
-# model that predicts $x_0$ learns the fine noise of the data last, and pays for it in every
-# dimension.
+# **The height and the order.** The order within pairs is what the verdict above is about. The
+# height of a score is another matter, as the last column shows: a model that predicts $x_0$ learns
+# the fine noise of the data last, and pays for it in every dimension.
 
 # %% [markdown]
 # **Health panel.** Are this policy's plans like what was logged in such states? The value is their

@@ -262,7 +262,8 @@ sets_of.interval_table(kinds, n=4)
 # **What to see.** Left, coverage against $n$; the grey band is what $n$ even draws reach. Right,
 # whether a policy heads for the same door in two states (dot), and after it has executed the first
 # two of its eight actions and plans again (square): in receding horizon a preference is worth
-# something only if replanning keeps it.
+# something only if replanning keeps it. There the grey band is chance; who reaches no door has none
+# to keep.
 
 # %%
 expected = {

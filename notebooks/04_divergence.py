@@ -265,7 +265,8 @@ Markdown(
 # **What to see.** More steps help until they hurt. With five, much of guidance is undone on this
 # toy, and a larger η wins only part of it back. With fifty, its last perturbations come when hardly
 # any noise is left to hide them, and plans fall out of support. Why that is so, the next section
-# computes.
+# computes. Each number of steps has a τ of its own (in the legend), so a share says how far a line
+# rises above its unguided sets (grey), and compares only roughly with another line's.
 #
 # ### Other sets, and two controls
 #
@@ -348,7 +349,8 @@ for std in (0.05, 0.1, 0.5):
 # %% [markdown]
 # **Expectation.** On one door `survival.survival`, which perturbs one step at a time and looks at
 # the actions, measures this number. With four doors there is one more way to change the actions:
-# to be pushed through to another door, early, while the choice is still open.
+# to be pushed through to another door, early, while the choice is still open. The panel with four
+# doors averages over sets of several seeds.
 
 # %%
 door = toys.Doors([(1, 1)], std=toy.std)
@@ -377,11 +379,11 @@ assert (jumps["size"] > 2 * jumps["closed_form"]).all()
 here.draw("04_toy_trace", pd.concat(traces), task="toy", seeds=list(toy_sets[:20]))
 
 # %% [markdown]
-# **What to see.** δ always lifts the estimates over τ (dotted); what counts is where they stand
-# when the next step has looked at them (blue). In the noisy half they fall back at once. Near the
-# end, where a push is kept, they stay. Five steps have no step there: the last perturbation is
-# made with much noise left, and the jump to the actions takes most of it back. Long chains have
-# many, too late to repair what they break.
+# **What to see.** On this toy δ lifts nearly all estimates over τ (dotted; none is added at the
+# last step); what counts is where they stand when the next step has looked at them (blue). In the
+# noisy half they fall back at once. Near the end, where a push is kept, they stay. Five steps have
+# no step there: the last perturbation is made with much noise left, and the jump to the actions
+# takes most of it back. Long chains have many, too late to repair what they break.
 #
 # So on this toy guidance needs more than a few reverse steps, and spreads sub-policies in two ways:
 # by moving some to other doors in the middle of the process, and by jitter at its end.
@@ -473,7 +475,10 @@ probes = [robot.study.starts(num_states, "guidance") for robot in everyone]
 # ### What τ is, and where noise lies
 #
 # τ by κ, as quantiles of the unguided sets' nearest-neighbour div, beside the noise floor: the
-# zero-noise policy repeated with the action noise of its data.
+# zero-noise policy repeated with the action noise of its data. The figure shows the whole
+# distributions for one seed at κ = 1, with guidance and its two controls at the strongest η of the
+# sweep below, over the short chain; *low-passed* is div of actions averaged over three steps, as
+# above.
 
 # %%
 calibrated = pd.concat(
@@ -502,6 +507,11 @@ first_runs = [robot.model.run for robot in first]
 here.draw("04_robot_divergence", spread, first_runs, task=both)
 
 # %% [markdown]
+# **What to see** (at `laptop`). On the pen guidance moves up mainly what was below τ, and even noise on the final
+# actions leaves the sets far from the noise floor (dashed). On Hopper the unguided set lies left of
+# the floor and the guided one right of it, but low-passed the guided set, both controls and the
+# floor lie close together: what guidance adds there, noise adds as well.
+#
 # ### Share, likelihood, and the controls
 #
 # η over a decade around the standard deviation of actions, with five reverse steps and with
@@ -602,16 +612,23 @@ Markdown(
 )
 
 # %% [markdown]
-# **What to see.** Given nothing but the noise in the data, the closed form tells on which robot
-# more of a small perturbation is kept; by how much, it tells only roughly (above). What it does not
-# tell is the share: a push that is large enough, or repeated often enough, leaves something behind
-# even where most of it is taken back. Whether that is the gate's merit is for the controls of equal
-# power to say, a line a robot and chain.
+# **What to see** (at `laptop`). On the pen δ lifts nearly all calls over τ (dotted) and the next step takes it
+# back: nearly all along, guided estimates (blue) stand hardly above unguided ones (grey). On Hopper
+# δ lifts fewer in the middle of the process, and what it lifts late stays.
+#
+# Given nothing but the noise in the data, the closed form tells on which robot more of a small
+# perturbation is kept; by how much, it tells only roughly (above). What it does not tell is the
+# share: a push that is large enough, or repeated often enough, leaves something behind even where
+# most of it is taken back. Whether that is the gate's merit is for the controls of equal power to
+# say, a line a robot and chain.
 #
 # ### What it costs
 #
-# A guided sub-policy needs its n − 1 neighbours in its own state, so acting with one costs n
-# plans; alone, an unguided one costs one. And noise on actions can cost return.
+# A guided sub-policy needs its n − 1 neighbours in its own state, so acting with one costs n plans;
+# alone, an unguided one costs one. And noise on actions can cost return. In the figure a dot is a
+# sub-policy, a bar their mean. The sets of the long chain play half as many episodes as those of
+# the short one, so columns compare only within one chain length: a difference between the two sides
+# of the dotted line may be one of episodes.
 
 # %%
 times = pd.concat(guidance_robots.time_table(robot, (STRONG, LONG)) for robot in first)
@@ -641,7 +658,7 @@ Markdown(
 # the simulator and act for 16 steps. Their *executed trajectories* are compared by the formula of
 # div on standardised states, and by plain RMS distance. Within each state the pairs of sub-policies
 # are ranked, once by their plans and once by their trajectories; ρ is Spearman's, averaged over
-# states.
+# states. In the figure a dot is a seed, and its bar the interval over states.
 #
 # **Expectation.** If div measures behaviour, it ranks pairs as their trajectories do, and better
 # than the plain distance of plans, which knows nothing of motion.
@@ -881,8 +898,9 @@ if not quick:
 # members.
 #
 # Four embeddings, from fresh noise, under each form. *Constancy* is the share of states in which a
-# member heads for its own most frequent door; 1/4 would be none. The control is told: member m
-# learns from the walks to door m only.
+# member heads for its own most frequent door; 1/4 would be none. The divergence of plans is
+# estimated from bounds, so it can fall slightly below 0. The control is told: member m learns from
+# the walks to door m only.
 #
 # **Expectation.** Only the separating form beyond α = 1 makes the members' plans differ. If it
 # does so by doors, four members reach at least half a door more than without it.

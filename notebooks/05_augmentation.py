@@ -77,7 +77,8 @@ seeds = here.budget.seeds
 # A pendulum, its angle and velocity, a torque as action. The data covers every angle on one side
 # and none on the other. An ensemble is fitted to it. Then twice as many steps from *all* angles
 # are added, once imagined by that ensemble, once real, and a new ensemble is fitted to both
-# together, with equally many gradient steps.
+# together, with equally many gradient steps. (Here and below, thin lines are one seed each, the
+# bold line is their mean.)
 #
 # **Expectation.** On the unseen side the error explodes and the members disagree. Real steps
 # repair it; imagined ones cannot, because they are a function of what the model already knew.
@@ -357,7 +358,8 @@ assert abs(apart - 0.5 * torch.log(two.double())) < 1e-6 and abs(missed - 2) < 1
 #
 # **Look before choosing.** How much is kept, as a function of ε? The value of a trajectory is a
 # mean over H steps. If errors were independent from step to step it would hardly vary, and the
-# curve would be a cliff; the longer errors persist, the flatter it is (measured below).
+# curve would be a cliff; the longer errors persist, the flatter it is (measured below). A colour is
+# a cost, that of T̂_init or of the simulator; dashed lines are real trajectories.
 
 # %%
 products = [study.sub_policies(study.diffusion_policy(), 1.0, guided=True) for study in studies]
@@ -639,7 +641,9 @@ Markdown(
 
 # %% [markdown]
 # Error next, one step and several ahead, inside and outside D's distribution. Above the dotted
-# line T̂ is better than T̂_init; diamonds are the random controls.
+# line T̂ is better than T̂_init. The scales of the panels differ; the grey band, a tenth of the error
+# either way, is the same in all. Diamonds are the random controls, one a volume: dashes lead to
+# every ε that fills as much.
 
 # %%
 gained = verdicts.gains(table[table["ratio"] <= 1])

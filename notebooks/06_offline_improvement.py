@@ -399,7 +399,9 @@ assert (rule["accepted"] - rule["expected"]).abs().max() < 0.02
 # are a walk upwards by luck. With it a policy that is worse by the margin stays out. Both follow
 # the closed form $\Phi(\mathrm{gain} - \mathrm{margin})$.
 #
-# **On Hopper**, four Gaussians (Uni-O4) and one chain (UEPO's $\pi^*$), accepted checks as dots:
+# **On Hopper**, four Gaussians (Uni-O4) and one chain (UEPO's $\pi^*$), accepted checks as dots. A
+# line begins at the first check, not at the starting policy: a dot there says that the policy beat
+# the start, which is not drawn. The two panels have different scales.
 
 # %%
 ppo_runs = {study.seed: improving.improved_runs(study) for study in studies}

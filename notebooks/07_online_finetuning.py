@@ -411,6 +411,9 @@ Markdown(
 )
 
 # %% [markdown]
+# What was expected of held-out $D$ is not met at `laptop`: the refit does not leave its NLL where
+# it was but lowers it, on every seed.
+#
 # After the refit $D_\mathrm{online}$ is training data, so its last point is a fit, not a forecast.
 # A mean over nats is ruled by a few surprising steps, such as falls; the table holds the median
 # beside it.
@@ -484,6 +487,11 @@ ways_runs = [online.run for online in ways.values()]
 other_curves = others.curves_table(ways, robot)
 here.draw("online_alternatives", other_curves, ways_runs, task=task)
 
+# %% [markdown]
+# Rows at exactly 0 are chain PPO itself: where the gate never closes and nothing but $\hat T$ is
+# changed, nothing reaches the policy. They say nothing for or against the change. The ends on the
+# right are of more episodes than the last points on the left.
+
 # %%
 other_ends = others.ends_table(ways, robot)
 here.table(other_ends, "alternatives", ways_runs, task=task)
@@ -512,6 +520,10 @@ untouched = model_looks[model_looks["name"] == "frozen"]
 assert (untouched.nll_before == untouched.nll_after).all()
 judged = [way.run for (name, _), way in ways.items() if name in set(model_looks["name"])]
 here.draw("model_looks", model_looks, judged, task=task)
+
+# %% [markdown]
+# Right, a cross is a policy that went back. A point below 0 without one lies within the gate's
+# margin: AM-Q puts the policy below the last accepted one, but by less than $m$ standard errors.
 
 # %%
 refits = model_looks[model_looks["name"] != "frozen"]

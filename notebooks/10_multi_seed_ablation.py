@@ -176,7 +176,8 @@ Markdown(f"At $\\kappa = 1$, means over {len(here.budget.seeds)} seeds:\n\n" + "
 # reach fewer: the noise decides, not the network.
 #
 # A route is read from the path that an episode took (`maze.route_past`); an episode that does not
-# arrive has none.
+# arrive has none. The first figure shows up to five members of two sets, the first four episodes of
+# each; the second counts all episodes.
 
 # %%
 maze = Study(grid.rivals, here.budget.seeds[0], here.profile, progress=False)
@@ -193,7 +194,8 @@ here.draw("10_coverage", routes, played, task=grid.rivals)
 
 # %% [markdown]
 # **What to see.** Left: the grey curve is what draws from four equally likely routes reach; a set
-# above it covers more than draws do. Right, of pairs of episodes that arrive: 1 is a member that
+# above it covers more than draws do. Lines are means over seeds, of which the right panel shows
+# every one. Right, of pairs of episodes that arrive: 1 is a member that
 # always takes the same route, ¼ one that draws anew. How often members arrive stands in the table
 # (`arrived`); one that does not is missing on the right and covers nothing on the left.
 
@@ -252,7 +254,8 @@ distances.groupby(["task", "set"], sort=False)[measured].mean().round(2)
 # ## Two seeds on film
 #
 # The two sub-policies of Hopper at $\kappa = 1$ whose paths in the plane of torso height and
-# forward velocity are furthest apart, from the same start.
+# forward velocity are furthest apart, from the same start. Poses are rebuilt from observations,
+# which do not say how far the robot has come: it hops on the spot, and the floor does not move.
 
 # %%
 hopper = Study(grid.tasks[0], here.budget.seeds[0], here.profile, progress=False)

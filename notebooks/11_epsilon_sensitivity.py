@@ -118,6 +118,9 @@ assert shares == sorted(shares, reverse=True) and shares[-1] < 1e-9
 #
 # **Expectation.** From T̂_init more is never better: every row takes the place of a real one. From
 # the simulator more helps, and helps most where nothing was filtered.
+#
+# Thin lines, here and in the next figures, are one seed each, the bold line of that colour is their
+# mean. In this one, dashed (random) and dotted (no filter) lines are means over seeds.
 
 # %%
 by_ratio, ratio_runs = ratios.run(here.profile)
@@ -246,6 +249,11 @@ Markdown(
 judged, judged_runs = choices.run(here.profile)
 regrets = choices.regrets(judged)
 here.draw("11_selection", regrets, judged_runs, task=task)
+
+# %% [markdown]
+# "No filter" and a random control of full volume are equal treatments, so the difference between
+# them is what chance does. A control that two ε share, since both fill the wanted volume, is one
+# model and is drawn once, at the larger ε.
 
 # %%
 better = verdicts.selects_better(regrets)

@@ -135,12 +135,19 @@ everything = pd.concat([offline, final])[columns]
 here.draw("12_scores", everything, runs, task=task)
 
 # %% [markdown]
-# **How to read it.** Hollow dots are offline scores, filled ones the last policy after online
-# fine-tuning, one dot a seed. The upper rows are UEPO and its ablations, the middle ones Uni-O4 and
-# its own, the lowest the clones. 100 is D4RL's expert. Rows that learn nothing offline, such as PPO
-# from scratch, start from an untrained network: that is their hollow dot. In the curves below thin
-# lines are seeds and bands 95 % bootstrap intervals of their mean; with three seeds these reach
-# from the lowest to the highest.
+# **How to read it.** Hollow marks are offline scores, filled ones the last policy after online
+# fine-tuning, one mark a seed. Rows stand in the order of the table above, whatever they score. 100
+# is D4RL's expert. Rows that learn nothing offline, such as PPO from scratch, start from an
+# untrained network: that is their hollow dot.
+#
+# Diamonds are means over a set of policies, each played on the first few of the episodes that other
+# rows are scored on. Levels differ between sets of episodes, on the pen by many points, so do not
+# compare a diamond with a dot here: *One swap at a time*, below, scores both sides on the same
+# episodes.
+#
+# In the curves below thin lines are seeds and bands 95 % bootstrap intervals of their mean; with
+# three seeds these reach from the lowest to the highest. A row that learns nothing offline and
+# stays below all others in every seed is told in words: its mean score at the start and at the end.
 
 # %%
 studies = e3.studies(here.profile)
@@ -156,11 +163,12 @@ named = results.replace({"row": NAMES}).set_index(["task", "row"])
 named[["offline", "± offline", "sampled", *steps]].round(1)
 
 # %% [markdown]
-# `sampled` is the same offline policy with its own exploration noise (of a row that goes online,
-# over fewer episodes, as many as an evaluation on the way); `auc` the mean score over the online
-# phase, `regret` what was missing to 100 on the way, in points × 1,000 steps; `to_expert` the steps
-# to 90 % of the expert's mean return, of the seeds that reached it. All three count the simulator
-# steps of the privileged row, at the score of its start. Intervals are over seeds.
+# `offline` is over fewer episodes for *a random candidate* and *diffusion, κ = 1*, the diamonds
+# above; `sampled` is the same offline policy with its own exploration noise (of a row that goes
+# online, over fewer episodes, as many as an evaluation on the way); `auc` the mean score over the
+# online phase, `regret` what was missing to 100 on the way, in points × 1,000 steps; `to_expert`
+# the steps to 90 % of the expert's mean return, of the seeds that reached it. All three count the
+# simulator steps of the privileged row, at the score of its start. Intervals are over seeds.
 #
 # **The 2 × 2** (A13). Only rows of one column are equals: both select, or both select and improve.
 
@@ -231,7 +239,8 @@ Markdown(
 
 # %% [markdown]
 # The share of a row's runs, over its tasks and seeds, that score above each level: a curve further
-# right is better (a performance profile, arXiv 2108.13264).
+# right is better (a performance profile, arXiv 2108.13264). A row that was not played on every task
+# has its tasks beside its name; its curve is not to be compared with the others.
 
 # %%
 here.draw("12_profile", everything, runs, task=task)
@@ -305,8 +314,10 @@ Markdown(
 # %% [markdown]
 # ## Did AM-Q know?
 #
-# AM-Q chooses without acting. Below, what it said of each candidate against what it scored. It is
-# centred by seed, as each seed has critics of its own.
+# AM-Q chooses without acting. Below, what it said of each candidate, its mean Q, against what the
+# candidate scored, in as many episodes as an evaluation on the way has. Both are less their mean
+# over the candidates of a seed and method: each seed has critics of its own, and a difference
+# between seeds is nothing that AM-Q chose by.
 
 # %%
 here.draw("12_selection", found["selection"], runs, task=task)
@@ -349,7 +360,8 @@ here.draw("12_switch", online, runs, task=task)
 # actions in each of 256 states of D, matched by Gaussians, KL from the first policy (`shift.py`);
 # the state shift from D is of visited states, in the same way. *Early* are the policy at the first
 # evaluation on the way and the states before the third update, in which all but PPO from scratch
-# explore and do not learn yet; lines lead to the last policy and the last states.
+# explore and do not learn yet; lines lead to the last policy and the last states. A disc inside a
+# ring of its colour, in the very same place, is a run in which offline PPO changed nothing.
 
 # %%
 here.draw("12_shift", online[online["row"].isin(closer.LINES)], runs, task=task)

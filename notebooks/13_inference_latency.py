@@ -66,7 +66,9 @@ grid, period = e4.grid_of(here.profile), e4.control_period(studies[0])
 # and 50 Hz, not 500.
 #
 # The time of the *first* action is that of the whole decision. The percentile matters as much as
-# the median: a controller that misses one deadline in a hundred misses one a second at 100 Hz.
+# the median: a controller that misses one deadline in a hundred misses one a second at 100 Hz. A
+# single cell can be off by what else ran at that moment: read trends over cells, and ratios only
+# where they hold over neighbouring cells.
 
 # %%
 timed = e4.measure_times(studies[0], grid)
@@ -215,7 +217,7 @@ assert main["median"].is_monotonic_increasing or here.profile == "smoke"
 # ## What fails
 #
 # - **Times do not travel.** Another processor, another build of torch, another load: the ratios
-#   between rows are worth more than the milliseconds.
+#   between rows, where neighbouring cells have them too, are worth more than the milliseconds.
 # - **Python is part of it.** Much of a small network's time is the interpreter's and the
 #   dispatcher's; a compiled or batched controller would be faster, by a factor that grows as
 #   networks shrink.

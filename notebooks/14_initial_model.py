@@ -230,7 +230,8 @@ Markdown(
 #
 # The ruler: held-out states are stepped once more with 0.8 of their action, and T̂'s prediction is
 # projected on the line from the right next state (0) to the wrong one (1). A T̂ that has not learnt
-# what actions do lies far beyond 1, at $1/(1 - 0.8)$. The dotted line is T̂ on D alone.
+# what actions do lies far beyond 1, at $1/(1 - 0.8)$. Thin lines are seeds, bold ones their mean;
+# the dotted line is T̂ on D alone.
 #
 # Each round generates from, or filters by, the T̂ of the round before, and fits T̂ to D and the new
 # D_diff. Simulator trajectories are always the same ones, judged anew. The linear world is computed

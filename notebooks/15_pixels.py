@@ -188,11 +188,11 @@ found and says
 # ## Agreement with the states
 #
 # Spearman's ρ over the pairs of sub-policies in a start state, averaged over starts, each distance
-# of codes with the same distance of the states; bars are intervals over starts. On the right, what
-# guidance needs: do both name the same nearest neighbour? *Hollow*: the code's change since the
-# frame before stands beside it, as velocities stand in a state. *Below*: agreement with the
-# positions alone, which is what the encoder loses of what a frame can show. Both were added after a
-# first look at one seed and are in no verdict.
+# of codes with the same distance of the states. A dot is a seed, its bar the 95 % interval over
+# starts (Student's t). On the right, what guidance needs: do both name the same nearest neighbour?
+# *Hollow*: the code's change since the frame before stands beside it, as velocities stand in a
+# state. *Below*: agreement with the positions alone, which is what the encoder loses of what a
+# frame can show. Both were added after a first look at one seed and are in no verdict.
 
 # %%
 found and here.draw("15_agreement", found.agreement, found.runs, task=filming.TASK)
@@ -241,7 +241,7 @@ found and says
 # *panning* is alike in every film; *tracking* follows the torso, so each film has its own motion
 # but the same one every time; *shaking* is drawn anew for each frame and film. The right panel
 # compares two films of the **same** trajectory under a shaking camera with still films of different
-# ones.
+# ones: above 1 (dotted) the camera outweighs the motion. A marker is a seed.
 #
 # In the table, means over seeds for the learned latent: `ratio` is the mean distance between
 # different trajectories over that by the still camera; `rho` the rank correlation with the states'

@@ -129,7 +129,8 @@ assert (highest["tau"] > lowest["tau"]).all()  # as the formula has it, on every
 #
 # The claim needs both questions of the table: is $\pi^*$ ahead of plain cloning, and further ahead
 # with fewer data? All learners make fewer updates here than in 12, the critic that chooses too: a
-# lead is to be compared with the leads at other shares of D, not with those in 12.
+# lead is to be compared with the leads at other shares of D, not with those in 12. Thin lines in
+# the figure are one seed each, the bold line is their mean.
 
 # %%
 data, data_runs = e9.run(here.profile)
@@ -152,8 +153,10 @@ Markdown(e9.told(needed))
 #
 # A column a dial, and the task it was turned on: above what turning it buys, below what it costs.
 # Thin lines are seeds. For $n$, *fresh noise* is what n equal policies would show; for the ratio,
-# *simulator* is privileged. What $n$, the ratio and the data cost is counted, not measured: of $n$,
-# the episodes in the environment that choose the best by its return.
+# D_diff from the *simulator* is privileged. What $n$, the ratio and the data cost is counted, not
+# measured, and a rising line is the cost: of $n$, the episodes in the environment that choose the
+# best by its return. What $\eta$ and $\tau$ cost is measured: the lower panel is the score, and its
+# fall is the cost.
 
 # %%
 e1 = seed_sets.grid_of(here.profile)
@@ -167,6 +170,6 @@ shown_on = ", ".join(dict.fromkeys(page["task"]))
 here.draw("16_dials", page, [*seed_runs, *dial_runs, *ratio_runs, *data_runs], task=shown_on)
 
 # %% [markdown]
-# **How to read it for your own task.** A dial is worth turning where the upper line rises beyond
-# the spread of its seeds, and beyond the control drawn with it, before the lower one has cost more
-# than you have.
+# **How to read it for your own task.** A dial is worth turning as long as the upper line rises,
+# beyond the spread of its seeds and beyond the control drawn with it, and you can afford the cost
+# below: what is counted for $n$, the ratio and the data, the loss of score for $\eta$ and $\tau$.

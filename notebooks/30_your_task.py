@@ -212,6 +212,9 @@ here.draw("30_paths", paths, runs, task=task.name)
 # %%
 Markdown(views.came_to(paths))
 
+# %% [markdown]
+# In the scores a dot is one policy (each sub-policy has its own), and a bar the mean of its dots.
+
 # %%
 returns = {name: study.evaluate(product, episodes) for name, product in played.items()}
 scores = views.scores_table(study, {name: product.value for name, product in returns.items()})

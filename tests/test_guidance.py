@@ -14,10 +14,12 @@ from test_rollouts import Counting
 from torch import Tensor
 
 from uepo_lib import divergence as dv
-from uepo_lib import executed, toys
+from uepo_lib import executed, plotting, toys
 from uepo_lib.errors import UsageError
 from uepo_lib.figures import guidance
-from uepo_lib.guided_sets import LONG, SHIPPED
+from uepo_lib.figures import guidance_robots as _figures  # noqa: F401 - registers its figures
+from uepo_lib.figures.survival import AFTER
+from uepo_lib.guided_sets import LONG, SHIPPED, STRONG
 from uepo_lib.stages import Product, Study
 from uepo_lib.subpolicies import SubPolicies
 from uepo_lib.survival import survival, trace
@@ -227,3 +229,27 @@ def test_the_models_own_number_of_steps_is_no_part_of_an_identity() -> None:
     assert own.config["guidance"]["eta"] == SHIPPED.eta
     assert own.config["guidance"]["eta_schedule"] == SHIPPED.schedule
     assert study.config("diffusion").num_denoising_steps == SHIPPED.steps
+
+
+# -- figures
+
+
+def test_no_estimate_is_drawn_after_a_perturbation_that_is_not_made() -> None:
+    """δ is added at every step but the last."""
+    rows = [
+        ("pen, 3 steps", 3, step, 1 - step / 3, estimate, 0.5)
+        for step in (1, 2, 3)
+        for estimate in ("unguided", "guided, before δ", AFTER)
+    ]
+    columns = ["name", "steps", "step", "noise", "estimate", "call_share"]
+    (axes,) = plotting.draw("04_robot_trace", pd.DataFrame(rows, columns=columns)).axes
+    drawn = {str(line.get_label()): len(line.get_ydata()) for line in axes.lines}
+    assert drawn == {"unguided": 3, "guided, before δ": 3, AFTER: 2}
+
+
+@pytest.mark.parametrize(("settings", "marks"), [((STRONG, LONG), 1), ((STRONG,), 0), ((LONG,), 0)])
+def test_returns_over_fewer_episodes_stand_apart(settings: tuple, marks: int) -> None:
+    rows = [("pen", 0, str(s), "guided", member, 1.0) for s in settings for member in (0, 1)]
+    columns = ["task", "seed", "setting", "set", "member", "score"]
+    (axes,) = plotting.draw("04_robot_returns", pd.DataFrame(rows, columns=columns)).axes
+    assert [text.get_text() for text in axes.texts] == ["half the episodes"] * marks

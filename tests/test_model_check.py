@@ -12,6 +12,7 @@ import torch
 from model_toys import LinearGaussian, randn
 from torch import Tensor
 
+from uepo_lib import plotting
 from uepo_lib.augmentation import AugmentationConfig
 from uepo_lib.datasets import Batch, Dataset, Normaliser, Transitions
 from uepo_lib.dynamics import DynamicsConfig, build
@@ -209,3 +210,20 @@ def test_the_sharpness_of_ar1_costs_is_the_closed_form() -> None:
 def test_no_filter_stands_last_on_the_axis() -> None:
     places = drawn._places(pd.DataFrame({"epsilon": [0.1, math.nan, 0.01]}))
     assert list(places) == [0.01, 0.1, math.inf]
+
+
+def test_controls_of_one_volume_are_one_diamond() -> None:
+    rows = [
+        (seed, "simulator", epsilon, how, 100 if epsilon != 0.01 else 60, "medium", 1, 0.1 * seed)
+        for seed in (0, 1)
+        for epsilon, how in (
+            (0.01, "kl"), (0.05, "kl"), (0.1, "kl"), (math.nan, "kl"),
+            (0.01, "random"), (0.05, "random"), (0.1, "random"),
+        )
+    ]  # fmt: skip
+    columns = ["seed", "source", "epsilon", "acceptance", "volume", "data", "step", "gain"]
+    axes = plotting.draw("05_epsilon_error", pd.DataFrame(rows, columns=columns)).axes[0]
+    (diamonds,) = axes.collections
+    assert np.asarray(diamonds.get_offsets())[:, 0].tolist() == [0, 1]  # 60 and 100 transitions
+    dashes = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert [list(np.asarray(line.get_xdata())) for line in dashes] == [[0], [1, 2, 3]]

@@ -19,7 +19,15 @@ from uepo_lib.errors import UsageError
 from uepo_lib.experiments import multi_seed, seed_sets
 from uepo_lib.experiments.multi_seed_expected import expected
 from uepo_lib.experiments.multi_seed_verdict import CLAIMS, SEEDS, claims
-from uepo_lib.experiments.seed_sets import FRESH, GUIDED, NETWORKS, SeedGrid
+from uepo_lib.experiments.seed_sets import (
+    FRESH,
+    GAUSSIANS,
+    GUIDED,
+    NETWORKS,
+    UNGATED,
+    SeedGrid,
+    fixed,
+)
 from uepo_lib.experiments.sensitivity_verdict import POINTS
 from uepo_lib.figures import multi_seed as drawn
 from uepo_lib.figures import multi_seed_routes
@@ -287,6 +295,25 @@ def test_an_odd_panel_of_routes_says_why() -> None:
     assert multi_seed_routes._routes_title("κ = 1", reached) == "κ = 1"
     assert multi_seed_routes._routes_title("κ = 0", reached.head(1)) == "κ = 0: one member"
     assert multi_seed_routes._routes_title("n Gaussians", 0 * reached) == "n Gaussians: no arrivals"
+    assert multi_seed_routes._routes_title("guided", 0.5 * reached) == "guided:\n50% arrive"
+    assert multi_seed_routes._routes_title("clone", reached / 200) == "clone:\n0.5% arrive"
+
+
+@pytest.mark.parametrize(("routes", "named"), [([0, 3], False), ([0, -1], True)])
+def test_paths_without_arrival_are_in_the_legend_only_where_there_are_any(
+    routes: list[int], named: bool
+) -> None:
+    rows = [("κ = 1", 0, e, route, x, 0.0) for e, route in enumerate(routes) for x in (0.0, 1.0)]
+    table = pd.DataFrame(rows, columns=["set", "member", "episode", "route", "x", "y"])
+    legend = plotting.draw("10_paths", table).legends[0]
+    said = [text.get_text() for text in legend.get_texts()]
+    assert ("no arrival" in said) == named and said[-1] == "goal"
+
+
+def test_sets_that_stand_side_by_side_differ_in_colour() -> None:
+    sets = [fixed(0.5), fixed(1.0), FRESH, GUIDED, UNGATED, GAUSSIANS]
+    assert len({drawn.colour_of(name) for name in sets}) == len(sets)
+    assert drawn.alpha_of(fixed(0.25)) < drawn.alpha_of(fixed(0.5))
 
 
 def test_a_task_without_a_floor_is_named() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from tiny_study import settled, tiny
 
@@ -55,6 +56,18 @@ def test_all_start_alike_and_spend_alike(study: Study, found: Found) -> None:
     )
     assert figures.COLOURS.keys() <= others.TITLES.keys()
     plt.close(plotting.draw("online_alternatives", curves))
+
+
+@pytest.mark.parametrize("back", [0, 1])
+def test_the_legend_names_a_way_back_only_where_there_is_one(back: int) -> None:
+    looks = pd.DataFrame(
+        {"name": "frozen", "seed": 0, "env_steps": [1, 2], "nll_before": 1.0, "nll_after": 0.5,
+         "amq_now": [2.0, 1.0], "amq_kept": 1.5, "rolled_back": [0, back]}
+    )  # fmt: skip
+    legend = plotting.draw("model_looks", looks).axes[1].get_legend()
+    assert legend is not None
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == [others.TITLES["frozen"], "went back"][: 1 + back]
 
 
 @pytest.mark.slow

@@ -364,11 +364,16 @@ def test_a_film_strip_names_its_renderer_and_holds_every_picture() -> None:
     figure, axes = plt.subplots()
     rendering.film_strip(axes, rendering.Frames(images, "OSMesa"), list("abcde"), columns=3)
     shown = np.asarray(axes.images[0].get_array())
-    assert shown.shape == (2 * 120 + 2, 3 * 80 + 4, 3)
-    assert (shown[10, 10, 0], shown[10, 10 + 82, 0], shown[10 + 122, 10 + 82, 0]) == (0, 1, 4)
-    assert (shown[130, -10] == 255).all(), "an empty place is white"
+    assert shown.shape == (2 * (13 + 120) + 2, 3 * 80 + 4, 3)  # a sixth of the width for labels
+    assert (shown[23, 10, 0], shown[23, 10 + 82, 0], shown[23 + 135, 10 + 82, 0]) == (0, 1, 4)
+    assert (shown[:13] == 255).all(), "labels stand above the pictures"
+    assert (shown[158, -10] == 255).all(), "an empty place is white"
     texts = [text.get_text() for text in axes.texts]
     assert texts == [*"abcde", "drawn by OSMesa"]
+    axes.clear()
+    rendering.film_strip(axes, rendering.Frames(images, "OSMesa"), named=False)
+    assert not axes.texts
+    assert np.asarray(axes.images[0].get_array()).shape[0] == 120, "no labels, no room for them"
     with pytest.raises(UsageError, match="labels"):
         rendering.film_strip(axes, rendering.Frames(images, "OSMesa"), ["one"])
     plt.close(figure)

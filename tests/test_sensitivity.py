@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_study import TINY, TINY_RATIOS, settle
 
+from uepo_lib import plotting
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import discarded, epsilon, model_selection, ratios
 from uepo_lib.experiments import sensitivity_verdict as verdict
 from uepo_lib.experiments.epsilon_verdict import MARGIN
+from uepo_lib.figures import sensitivity as shown
 from uepo_lib.stages import Study
 
 LABELS = ("supported", "not supported", "inconclusive")
@@ -380,3 +382,21 @@ def test_profiles_have_grids() -> None:
     for grid in (ratios.grid_of, model_selection.amq_of):
         with pytest.raises(UsageError, match="laptop"):
             grid("latop")
+
+
+# ---- figures -------------------------------------------------------------------------------------
+
+
+def test_a_control_that_two_epsilons_share_is_shown_once() -> None:
+    rows = [("none", math.nan, "none", 0.1), ("model", 0.01, "kl", 0.2)]
+    rows += [("model", 0.01, "random", 0.3), ("model", 0.05, "random", 0.4)]
+    rows += [("simulator", 0.01, "random", 0.5), ("simulator", 0.05, "random", 0.5)]
+    table = pd.DataFrame(rows, columns=["source", "epsilon", "acceptance", "correlation"])
+    parts = [table.assign(seed=seed, chosen=9.0, regret=1.0) for seed in (0, 1)]
+    whole = pd.concat(parts, ignore_index=True)
+    left = shown._once(whole)
+    assert len(left) == len(whole) - 2
+    gone = whole.drop(left.index)
+    assert set(gone["source"]) == {"simulator"} and set(gone["epsilon"]) == {0.01}
+    assert len(shown._once(whole[whole["acceptance"] == "kl"])) == 2  # no controls, all kept
+    plotting.draw("11_selection", whole)

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from uepo_lib import toys
+from uepo_lib import plotting, toys
 from uepo_lib.coverage import null_coverage
 from uepo_lib.errors import UsageError
 from uepo_lib.figures import coverage as views
@@ -80,6 +80,18 @@ def test_tables_and_prices() -> None:
     assert prices.loc["one model, fixed noise", "numbers"] == per_model + 2 * 16
     assert prices.loc["n models, one noise", "numbers"] == 2 * per_model + 16
     assert list(views.interval_table(table, 2).index) == ["null", *KINDS]
+
+
+def test_the_figure_says_who_reaches_no_mode() -> None:
+    row = {"n": views.REPLANNED, "coverage": 1.0, "persistence": 0.5, "kept": 0.5}
+    none = {"coverage": 0.0, "persistence": float("nan"), "kept": float("nan")}
+    table = pd.DataFrame(
+        [{"kind": kind, **row, **(none if kind == "n Gaussians" else {})} for kind in KINDS] * 2
+    )
+    said = plotting.draw("mode_kinds", table).subfigs[1].axes[0].texts
+    assert [(text.get_text(), text.get_position()[1]) for text in said] == [
+        ("reaches none", KINDS.index("n Gaussians"))
+    ]
 
 
 def test_beside_null_compares_intervals() -> None:

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 import torch
 from gymnasium.wrappers import RescaleAction
+from matplotlib.colors import to_hex
 from tiny_study import settle
 
-from uepo_lib import health, loading, own, tasks
+from uepo_lib import health, loading, own, plotting, tasks
 from uepo_lib.environments import ChunkedEnvs
 from uepo_lib.errors import UsageError
 from uepo_lib.figures import your_task as views
@@ -231,6 +232,14 @@ def test_the_paths_drawn_are_those_that_are_scored(task: Task) -> None:
     paths = views.paths_table(study, {"clone": study.clone().value}, 2)
     mine = paths[paths["policy"] == "clone"].groupby("episode").size()
     assert mine.tolist() == [int(length) + 1 for length in seen.lengths[0]]
+
+
+def test_clones_have_the_colour_of_clones() -> None:
+    names = [views.CLONE, f"{views.CLONE}, online", views.SETS, views.SETS]
+    table = pd.DataFrame({"policy": names, "member": [0, 0, 0, 1], "score": [1.0, 2.0, 3.0, 4.0]})
+    marks = plotting.draw("30_scores", table).axes[0].collections[::2]  # a bar after each
+    drawn = [to_hex(mark.get_facecolor()[0]) for mark in marks]
+    assert drawn == [plotting.COLOURS[c].lower() for c in ("BC", "BC", "UEPO")]
 
 
 def test_few_sub_policies_rank_well_only_beyond_chance() -> None:

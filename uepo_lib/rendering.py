@@ -37,8 +37,8 @@ PROBE_SECONDS = 60.0
 """How long a first picture may take: a graphics driver compiles its shaders then."""
 BALL = "<mujoco><worldbody><body><geom size='1' rgba='1 0 0 1'/></body></worldbody></mujoco>"
 HEIGHT = 240
-LABEL_GROUND = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
-"""Behind what is written into a picture, which may be of any colour."""
+LABEL_ROOM = 1 / 6
+"""Height of what is written above a picture of a strip, as a share of the picture's width."""
 
 CAMERAS = {
     "Hopper": Camera(90.0, 0.0, (0.0, 0.0, 0.85), (2.0, 1.4), follow=True),
@@ -136,29 +136,39 @@ def camera_for(robot: Robot, model: Any) -> Camera:
     return Camera(120.0, -30.0, tuple(model.stat.center), (extent, extent))
 
 
-def film_strip(axes: Axes, pictures: Frames, labels: Sequence[str] = (), columns: int = 0) -> None:
-    """Put pictures side by side, in rows of ``columns`` (0: one row), and name their renderer.
+def film_strip(
+    axes: Axes,
+    pictures: Frames,
+    labels: Sequence[str] = (),
+    columns: int = 0,
+    *,
+    named: bool = True,
+) -> None:
+    """Put pictures side by side, in rows of ``columns`` (0: one row).
 
-    ``labels``: none, or one a picture, written into its upper left corner.
+    ``labels``: none, or one a picture, written above its upper left corner. ``named``: the renderer
+    is named below; of several strips of one figure the last may do it.
     """
     count, height, width, _ = pictures.images.shape
     expected = f"none or one for each of {count} pictures"
     check(len(labels) in (0, count), "labels", len(labels), expected)
     columns = columns or count
     rows = -(-count // columns)
-    gap = max(2, height // 60)
-    strip = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    gap, room = max(2, height // 60), round(LABEL_ROOM * width) if labels else 0
+    tall, wide = height + room + gap, width + gap
+    strip = np.full((rows * tall - gap, columns * wide - gap, 3), 255, np.uint8)
     for i, image in enumerate(pictures.images):
-        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        top, left = (i // columns) * tall + room, (i % columns) * wide
         strip[top : top + height, left : left + width] = image
         if labels:
-            axes.text(left + gap, top + gap, labels[i], fontsize=7, va="top", bbox=LABEL_GROUND)
+            axes.text(left, top - 1, labels[i], fontsize=7, va="bottom")
     axes.imshow(strip)
     axes.set_axis_off()
-    axes.text(
-        1.0, 0.0, f"drawn by {pictures.renderer}", transform=axes.transAxes, fontsize=6,
-        color="0.4", ha="right", va="top",
-    )  # fmt: skip
+    if named:
+        axes.text(
+            1.0, 0.0, f"drawn by {pictures.renderer}", transform=axes.transAxes, fontsize=6,
+            color="0.4", ha="right", va="top",
+        )  # fmt: skip
 
 
 def _poses(robot: Robot, states: NDArray[np.float64]) -> tuple[Any, dict[str, Any]]:

@@ -185,7 +185,7 @@ def disagreement_by_hand(means: list[float], variance: float) -> float:
 def draw_toy(table: pd.DataFrame) -> Figure:
     """Error and disagreement along the angle; the support of D is shaded."""
     figure, (left, right) = plotting.panels(2, 3.9)
-    colours = {"D alone": "model", "D and imagined steps": "highlight", "D and real steps": "data"}
+    colours = {"D alone": "model", "D and imagined steps": "UEPO", "D and real steps": "highlight"}
     for name, colour in colours.items():
         part = table[table["training"] == name]
         for axes, column in ((left, "rmse"), (right, "disagreement")):
@@ -230,19 +230,24 @@ def draw_open_loop(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("05_acceptance")
 def draw_acceptance(table: pd.DataFrame) -> Figure:
-    """The share of trajectories kept, against ε, before one is chosen."""
+    """The share of trajectories kept, against ε, before one is chosen; a colour a cost, dashed
+    where the trajectories are real. Beyond ε = 1 nothing is left to refuse."""
     sources = {
-        "held-out real": "data",
-        "synthetic, T̂_init": "UEPO",
-        "held-out real, simulator's cost": "highlight",
-        "synthetic, simulator": "control",
+        "held-out real": ("held-out real, T̂_init's cost", "UEPO"),
+        "synthetic, T̂_init": ("synthetic, T̂_init", "UEPO"),
+        "held-out real, simulator's cost": ("held-out real, simulator's cost", "highlight"),
+        "synthetic, simulator": ("synthetic, simulator", "highlight"),
     }
     figure, (axes,) = plotting.panels(1, 6.6, 3.2)
-    for name, colour in sources.items():
-        part = table[table["source"] == name]
+    table = table[table["epsilon"] < 1.01]
+    for name, (shown, colour) in sources.items():
+        part, before = table[table["source"] == name], len(axes.lines)
         if len(part):
-            label = plotting.counted(name, part, table)
+            label = plotting.counted(shown, part, table)
             plotting.seed_lines(axes, part, "epsilon", "share", plotting.COLOURS[colour], label)
+        if name.startswith("held-out"):
+            for line in axes.lines[before:]:
+                line.set(linestyle="--", marker="")
     axes.axvline(AugmentationConfig().epsilon, color="0.5", linestyle=":", label="the paper's ε")
     axes.set(
         xlabel="ε (nats a dimension, over the real median)", ylabel="share kept", xscale="log",
@@ -256,6 +261,7 @@ def draw_acceptance(table: pd.DataFrame) -> Figure:
 def draw_joint_training(table: pd.DataFrame) -> Figure:
     """T̂_init and T̂ on real transitions, in and out of D's distribution."""
     figure, panels = plotting.panels(2, 3.9)
+    panels[1].sharey(panels[0])
     for axes, (name, part) in zip(panels, table.groupby("data", sort=False), strict=True):
         for predictor in ("T̂_init", "T̂", "physical velocity"):
             colour = plotting.COLOURS[COLOURS[predictor]]

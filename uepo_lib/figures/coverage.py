@@ -228,7 +228,7 @@ def mode_kinds(table: pd.DataFrame) -> Figure:
     left, right = (figure.add_subfigure(halves[i]) for i in (0, 1))
     grid = left.subplots(2, 2, sharex=True, sharey=True)
     for axes, (title, kinds) in zip(np.ravel(grid), FAMILIES.items(), strict=True):
-        _coverage(axes, table, kinds)
+        _coverage(axes, table, kinds, band="" if axes is not grid[1, 1] else "n even draws")
         axes.set_title(title)
     for axes in grid[1]:
         axes.set_xlabel("n policies")
@@ -238,10 +238,12 @@ def mode_kinds(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _coverage(axes: Axes, table: pd.DataFrame, kinds: tuple[str, ...]) -> None:
+def _coverage(axes: Axes, table: pd.DataFrame, kinds: tuple[str, ...], band: str = "") -> None:
+    """One family; ``band`` names the null in its legend, where there is room for it."""
     sizes = sorted(table.n.unique())
     grid = np.linspace(min(sizes), max(sizes), 100)
-    axes.plot(grid, [null_coverage(n) for n in grid], color="0.6", linewidth=5, alpha=0.5)
+    null = [null_coverage(n) for n in grid]
+    axes.plot(grid, null, color="0.6", linewidth=5, alpha=0.5, label=band or None)
     for i, kind in enumerate(kinds):
         colour, line = plotting.COLOURS[COLOUR_OF[kind]], ("-", "--", ":")[i]
         found = _intervals(table[table.kind == kind], "n", "coverage")
@@ -249,7 +251,7 @@ def _coverage(axes: Axes, table: pd.DataFrame, kinds: tuple[str, ...]) -> None:
         bars = (found["mean"] - found.low, found.high - found["mean"])
         axes.errorbar(
             aside, found["mean"], bars, color=colour, linestyle=line, linewidth=1.3, elinewidth=0.9,
-            marker="osD"[i], markersize=3, label=kind.removeprefix("one model, "),
+            marker="osD"[i], markersize=3, label=kind.partition(", ")[2] or kind,
         )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(n) for n in sizes])
@@ -259,20 +261,25 @@ def _coverage(axes: Axes, table: pd.DataFrame, kinds: tuple[str, ...]) -> None:
 
 
 def _persistence(axes: Axes, table: pd.DataFrame) -> None:
-    """Both kinds of persistence, a row a kind; the null as a line."""
-    axes.axvline(0.25, color="0.6", linewidth=5, alpha=0.5)
+    """Both kinds of persistence, a row a kind; the null as a line. Where no policy reaches a mode
+    there is nothing to keep."""
+    axes.axvline(null_persistence(), color="0.6", linewidth=5, alpha=0.5, label="chance")
     for column, marker, shift in (("persistence", "o", -0.14), ("kept", "s", 0.14)):
         found = _intervals(table, "kind", column).reindex(list(COLOUR_OF))
         for place, (kind, row) in enumerate(found.iterrows()):
             colour = plotting.COLOURS[COLOUR_OF[str(kind)]]
             axes.plot([row.low, row.high], [place + shift] * 2, color=colour, linewidth=1.2)
             axes.plot(row["mean"], place + shift, marker, color=colour, markersize=4.5)
+    reached = table.groupby("kind")["coverage"].max()
+    for place, kind in enumerate(COLOUR_OF):
+        if reached.get(kind) == 0:
+            axes.text(0.5, place, "reaches none", size=7, color="0.35", ha="center", va="center")
     axes.plot([], [], "o", color="0.3", markersize=4.5, label="in two states")
     axes.plot([], [], "s", color="0.3", markersize=4.5, label="after replanning")
     axes.set_yticks(range(len(COLOUR_OF)), list(COLOUR_OF), fontsize=7)
-    axes.invert_yaxis()
     axes.set(xlabel=f"same mode (share), n = {REPLANNED}", xlim=(-0.03, 1.03))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.13), ncols=2)
+    axes.set_ylim(len(COLOUR_OF) - 0.4, -0.6)  # downwards, and no row on the axis
+    axes.legend(loc="lower right", bbox_to_anchor=(1.02, 1.0), ncols=3, columnspacing=1.0)
 
 
 def _intervals(table: pd.DataFrame, by: str, column: str) -> pd.DataFrame:

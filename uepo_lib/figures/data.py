@@ -22,6 +22,8 @@ LEVEL_COLOURS = {
 JOINTS = ("thigh", "leg", "foot")
 """Hopper's."""
 ROBOTS_A_ROW = 4
+TEXT_GROUND = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.4}
+"""Behind a name that is written over curves."""
 
 # ── who collected the data ──────────────────────────────────────────────────────────────────────
 
@@ -52,7 +54,8 @@ def behaviour_table(robots: Iterable[Robot]) -> pd.DataFrame:
 
 @plotting.figure("behaviour_training")
 def behaviour_training(table: pd.DataFrame) -> Figure:
-    """Score while an agent trains, a line an agent; a star where a level was taken."""
+    """Score while an agent trains, a line an agent; a star where a level was taken, named where
+    several agents were taken at one level."""
     count = table.robot.nunique()
     lines = -(-count // ROBOTS_A_ROW)
     made, grid = plt.subplots(lines, ROBOTS_A_ROW, figsize=(9.6, 2.3 * lines), squeeze=False)
@@ -62,10 +65,17 @@ def behaviour_training(table: pd.DataFrame) -> Figure:
     for axes, (robot, mine) in zip(panels, table.groupby("robot", sort=False), strict=False):
         for _, curve in mine.drop_duplicates(["seed", "env_steps"]).groupby("seed"):
             axes.plot(curve.env_steps / 1e6, curve.score, color="0.6", linewidth=1.1)
-        for level, rows in mine.dropna().groupby("level", sort=False):
-            colour, first = LEVEL_COLOURS[str(level).partition("-")[0]], rows.iloc[0]
-            axes.plot(first.snapshot / 1e6, first.snapshot_score, "*", color=colour, markersize=12,
-                      markeredgecolor="white", zorder=4)  # fmt: skip
+        stars = mine.dropna().groupby("level", sort=False).first()
+        stars = stars.sort_values("snapshot_score")
+        kinds = [str(level).partition("-")[0] for level in stars.index]
+        for i, (kind, (level, star)) in enumerate(zip(kinds, stars.iterrows(), strict=True)):
+            at = (star.snapshot / 1e6, star.snapshot_score)
+            axes.plot(*at, "*", color=LEVEL_COLOURS[kind], markersize=8, markeredgecolor="white",
+                      markeredgewidth=0.4, zorder=4)  # fmt: skip
+            if kinds.count(kind) > 1:
+                aside = (6, 4 * (i - kinds.index(kind) - (kinds.count(kind) - 1) / 2))
+                axes.annotate(str(level), at, aside, textcoords="offset points", size=6,
+                              va="center", zorder=5, bbox=TEXT_GROUND)  # fmt: skip
         for value in (0, 100):
             axes.axhline(value, color="0.5", linewidth=0.8, linestyle=":")
         agents = int(mine.seed.nunique())
@@ -142,7 +152,7 @@ def dataset_actions(table: pd.DataFrame) -> Figure:
                          label="logged", zorder=3)  # fmt: skip
             cell.set(ylim=(-1.08, 1.08))
             cell.set_title(f"{name}: {JOINTS[j]}", size=8)
-        row[0].set_ylabel("torque")
+        row[0].set_ylabel("action (share\nof full torque)")
     axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     for cell in axes[-1]:
         cell.set_xlabel("step of an episode")
@@ -205,11 +215,15 @@ def film_strips(table: pd.DataFrame) -> Figure:
         robot = tasks.get(str(name)).robot
         pictures = rendering.frames(robot, states.to_numpy(), size=_frame_size(robot))
         strips.append((str(name), rows.seconds.unique(), pictures))
-    heights = [pictures.images.shape[1] / pictures.images.shape[2] for *_, pictures in strips]
-    size = (2.65, 2.65 / FRAMES * sum(heights) + 0.32 * len(strips))
+    heights = [
+        pictures.images.shape[1] / pictures.images.shape[2] + rendering.LABEL_ROOM
+        for *_, pictures in strips
+    ]
+    size = (2.65, 2.65 / FRAMES * sum(heights) + 0.25 * len(strips) + 0.1)
     made, panels = plt.subplots(len(strips), 1, figsize=size, height_ratios=heights, squeeze=False)
     for axes, (name, seconds, pictures) in zip(panels[:, 0], strips, strict=True):
-        rendering.film_strip(axes, pictures, [f"{t:.2f} s" for t in seconds])
+        last = axes is panels[-1, 0]  # one renderer draws them all
+        rendering.film_strip(axes, pictures, [f"{t:.2f} s" for t in seconds], named=last)
         axes.set_title(name, loc="left", size=8)
     return made
 

@@ -175,7 +175,10 @@ def prediction_types(table: pd.DataFrame) -> Figure:
         part = table[table.prediction == kind]
         left.semilogy(part.k, part.amplification, color=colour, label=label)
         right.semilogy(part.k, part.rmse, color=colour, label=label)
-    left.set(xlabel="denoising step k (0: least noise)", ylabel=r"error in $\hat x_0$ / its cause")
+    left.set(
+        xlabel="denoising step k (0: least noise)",
+        ylabel="error in $\\hat x_0$ per unit\nof the network's error",
+    )
     right.set(xlabel="denoising step k (0: least noise)", ylabel=r"RMSE of $\hat x_0$ to the exact")
     left.legend(title="predicts")
     return figure

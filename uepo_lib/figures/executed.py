@@ -13,8 +13,12 @@ from uepo_lib.divergence import low_pass
 from uepo_lib.guided_sets import STRONG, GuidedRobot
 from uepo_lib.runs import Run
 
-PREDICTORS = {"div": "UEPO", "div, low-passed": "model", "rms": "data"}
-"""Distances of plans, and their colours."""
+PREDICTORS = {
+    "div": ("div of plans", "UEPO"),
+    "div, low-passed": ("low-passed div of plans", "model"),
+    "rms": ("RMS distance of plans", "data"),
+}
+"""Distances of plans, how figures name them, and their colours."""
 
 
 # -- tables
@@ -76,8 +80,10 @@ def draw_executed(table: pd.DataFrame) -> Figure:
     tasks = list(table["task"].unique())
     figure, panels = plotting.panels(len(tasks), 3.6, 3.0)
     names = {"div": "div of\ntrajectories", "rms": "RMS distance\nof trajectories"}
+    for axes in panels[1:]:
+        axes.sharey(panels[0])
     for axes, task in zip(panels, tasks, strict=True):
-        for p, (plan, colour) in enumerate(PREDICTORS.items()):
+        for p, (plan, (label, colour)) in enumerate(PREDICTORS.items()):
             for place, measure in enumerate(names):
                 part = table[(table["task"] == task) & (table["plan"] == plan)]
                 part = part[part["executed"] == measure]
@@ -85,7 +91,7 @@ def draw_executed(table: pd.DataFrame) -> Figure:
                 error = [part["rho"] - part["low"], part["high"] - part["rho"]]
                 axes.errorbar(
                     x, part["rho"], error, fmt="o", color=plotting.COLOURS[colour], markersize=4,
-                    linewidth=1, label=f"{plan} of plans" if place == 0 else None,
+                    linewidth=1, label=label if place == 0 else None,
                 )  # fmt: skip
         axes.axhline(0, color="0.6", linewidth=0.8)
         axes.set_xticks(range(len(names)), list(names.values()))

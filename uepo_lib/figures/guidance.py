@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from uepo_lib import plotting
+from uepo_lib.coverage import null_coverage
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.divergence import (
     EtaSchedule,
@@ -29,6 +30,10 @@ from uepo_lib.toys import Doors
 
 SETS = {"unguided": "data", "guided": "UEPO", "ungated": "highlight", "final": "control"}
 """The sets that are compared, and their colours."""
+NAMES = {"ungated": "ungated noise", "final": "white noise on the final actions"}
+"""How figures name the controls; tables keep their short names."""
+CHAINS = {5: "data", 10: "highlight", 13: "UEPO", 20: "model", 50: "control"}
+"""Colours of chains of reverse steps, the same in every figure."""
 
 
 # -- many sets at once
@@ -253,41 +258,46 @@ PANELS = (
 def draw_toy_tuning(table: pd.DataFrame) -> Figure:
     """Every setting that was tried: against η, one colour a number of steps."""
     figure, panels = plotting.panels(3, 3.1, 3.0)
-    steps = sorted(table["steps"].unique())
-    palette = [plotting.COLOURS[c] for c in ("data", "highlight", "UEPO", "model", "control")]
+    base, tried = table[table["eta"] == 0], table[table["eta"] > 0]
+    chains = tried[["steps", "tau"]].drop_duplicates()
     for axes, (column, title) in zip(panels, PANELS, strict=True):
-        for num_steps, colour in zip(steps, palette, strict=False):
+        for num_steps, tau in chains.itertuples(index=False):
+            colour = plotting.COLOURS[CHAINS.get(num_steps, "BC")]
             for schedule, line in (("constant", "-"), ("linear", ":")):
-                part = table[(table["steps"] == num_steps) & (table["schedule"] == schedule)]
-                part = part[part["eta"] > 0]
-                label = f"{num_steps} steps" if line == "-" else None
+                part = tried[(tried["steps"] == num_steps) & (tried["schedule"] == schedule)]
+                label = f"{num_steps} steps (τ = {tau:.2f})" if line == "-" else None
                 axes.plot(
                     part["eta"], part[column], line, color=colour, marker="o", markersize=3,
                     label=label,
                 )  # fmt: skip
-        _eta_axis(axes, table[table["eta"] > 0]["eta"])
+        _eta_axis(axes, tried["eta"])
         axes.set_ylabel(title)
-    for line, label in (("-", "constant η"), (":", "linear, to 0")):
-        panels[0].plot([], [], line, color="0.5", label=label)
+    for axes, (column, _) in zip(panels[:2], PANELS, strict=False):
+        for level in base[column].unique():
+            axes.axhline(level, color="0.6", linestyle="--", linewidth=1)
+    for line, label in (("-", "constant η"), (":", "linear, to 0"), ("--", "unguided")):
+        panels[0].plot([], [], line, color="0.6", label=label)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
 @plotting.figure("04_toy_guidance")
 def draw_toy_guidance(table: pd.DataFrame) -> Figure:
-    """The four sets against η, mean over sets of seeds with its 95 % interval."""
+    """The four sets against η, side by side: mean over sets of seeds with its 95 % interval."""
     figure, panels = plotting.panels(3, 3.1, 3.0)
     for axes, (column, label) in zip(panels, PANELS, strict=True):
-        for name, colour in SETS.items():
+        for i, (name, colour) in enumerate(SETS.items()):
             means = table[table["set"] == name].groupby("eta")[column]
             half: pd.Series = 1.96 * means.std() / np.sqrt(means.size())
             axes.errorbar(
-                means.mean().index, means.mean(), half, color=plotting.COLOURS[colour],
-                marker="o", markersize=3, capsize=2, label=name,
+                means.mean().index * 1.06 ** (i - 1.5), means.mean(), half,
+                color=plotting.COLOURS[colour], marker="o", markersize=3, capsize=2,
+                label=NAMES.get(name, name),
             )  # fmt: skip
         _eta_axis(axes, table["eta"])
         axes.set_ylabel(label)
-    said = "mean over sets, with its 95 % interval"
+    panels[1].axhline(null_coverage(ToyStudy.n), color="0.4", linestyle="--", linewidth=1)
+    said = "mean over sets, with its 95 % interval; dashed: independent draws"
     found = panels[0].get_legend_handles_labels()
     figure.legend(*found, loc="outside upper center", ncols=4, title=said)
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,8 +18,8 @@ from torch import Tensor
 from uepo_lib import plotting
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.divergence import calibrate_threshold, low_pass, nearest_neighbour
-from uepo_lib.figures.guidance import SETS, four_sets, paired, reached
-from uepo_lib.guided_sets import SHIPPED, GuidedRobot, Setting
+from uepo_lib.figures.guidance import NAMES, SETS, four_sets, paired, reached
+from uepo_lib.guided_sets import LONG, SHIPPED, GuidedRobot, Setting
 from uepo_lib.likelihood import estimation_errors, log_likelihood_bound
 from uepo_lib.runs import Run
 from uepo_lib.statistics import mean_interval
@@ -212,7 +213,8 @@ def draw_robot_divergence(table: pd.DataFrame) -> Figure:
             for name, line in part.groupby("set", sort=False):
                 colour = plotting.COLOURS[SETS.get(str(name), "model")]
                 style = "-" if name in SETS else "--"
-                axes.plot(line["div"], line["share"], color=colour, linestyle=style, label=name)
+                label = NAMES.get(str(name), str(name))
+                axes.plot(line["div"], line["share"], color=colour, linestyle=style, label=label)
             if kind == "as planned":
                 axes.axvline(part["threshold"].iloc[0], color="0.7", linestyle=":", label="τ")
             axes.set(title=f"{task}, {kind}")
@@ -220,7 +222,7 @@ def draw_robot_divergence(table: pd.DataFrame) -> Figure:
     for axes in np.atleast_2d(grid)[-1]:
         axes.set_xlabel("div to the nearest neighbour (no unit)")
     handles = np.atleast_2d(grid)[0][0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside right center")
+    figure.legend(*handles, loc="outside upper center", ncols=3)
     return figure
 
 
@@ -229,7 +231,10 @@ def draw_robot_guidance(table: pd.DataFrame) -> Figure:
     """Share of calls at τ and likelihood against η, constant schedule; every seed a thin line."""
     table = table[table["schedule"] == "constant"]
     tasks, steps = list(table["task"].unique()), sorted(table["steps"].unique())
-    columns = {"call_share": "calls at τ (share)", "likelihood": "log-likelihood lost (nats)"}
+    columns = {
+        "call_share": "calls at τ (share)",
+        "likelihood": "log-likelihood less\nthe unguided set's (nats)",
+    }
     figure, grid = plt.subplots(
         len(columns), len(tasks) * len(steps), figsize=(2.4 * len(tasks) * len(steps), 4.8),
         sharey="row", squeeze=False,
@@ -240,7 +245,8 @@ def draw_robot_guidance(table: pd.DataFrame) -> Figure:
             for name, colour in SETS.items():
                 part = table[(table["task"] == task) & (table["steps"] == num)]
                 part = part[part["set"] == name]
-                plotting.seed_lines(axes, part, "eta", column, plotting.COLOURS[colour], name)
+                shown = NAMES.get(name, name)
+                plotting.seed_lines(axes, part, "eta", column, plotting.COLOURS[colour], shown)
             axes.set(xscale="log")
             axes.set_xticks(sorted(table["eta"].unique()))
             axes.xaxis.set_major_formatter("{x:g}")
@@ -257,19 +263,32 @@ def draw_robot_guidance(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("04_robot_returns")
 def draw_robot_returns(table: pd.DataFrame) -> Figure:
-    """Each sub-policy's mean return, a panel a task, a column a set."""
+    """Each sub-policy's mean return, a panel a task, a column a set.
+
+    Chains of different lengths stand apart: the long one plays half the episodes
+    (``GuidedRobot.played``), so its columns compare with one another alone.
+    """
     tasks = list(table["task"].unique())
-    figure, panels = plotting.panels(len(tasks), 4.4, 3.2)
+    figure, panels = plotting.panels(len(tasks), 4.6, 3.2)
     for axes, task in zip(panels, tasks, strict=True):
         part = table[table["task"] == task]
         groups = part.groupby(["setting", "set"], sort=False)["score"]
-        labels = []
+        labels, chains = [], []
         for place, ((setting, name), scores) in enumerate(groups):
             _column(axes, place, scores.tolist(), plotting.COLOURS[SETS[str(name)]])
-            chain = str(setting).split(",")[0]  # all that matters to an unguided set
-            labels.append(f"{name}: {chain if name == 'unguided' else setting}")
-        axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", fontsize=7)
-        axes.set_title(task)
+            chains.append(str(setting).split(",")[0])  # all that matters to an unguided set
+            about = chains[-1] if name == "unguided" else str(setting)
+            named = textwrap.fill(NAMES.get(str(name), str(name)), 12)
+            labels.append("\n".join((named, *about.split(", "))))
+        axes.set_xticks(range(len(labels)), labels, fontsize=7)
+        axes.set_title(task, loc="left")
+        long = [place for place, chain in enumerate(chains) if chain == f"{LONG.steps} steps"]
+        if 0 < len(long) < len(chains):
+            axes.axvline(min(long) - 0.5, color="0.7", linestyle=":", linewidth=1)
+            axes.text(
+                min(long) - 0.4, 1.0, "half the episodes", transform=axes.get_xaxis_transform(),
+                fontsize=7, color="0.4", va="bottom",
+            )  # fmt: skip
     panels[0].set_ylabel("mean return (normalised)")
     return figure
 

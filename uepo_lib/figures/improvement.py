@@ -91,7 +91,10 @@ def draw_rule(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("offline_improvement")
 def draw_looks(table: pd.DataFrame) -> Figure:
-    """AM-Q over updates of offline PPO; a dot where the policy became the new π_old."""
+    """AM-Q over updates of offline PPO; a dot where the policy became the new π_old.
+
+    Each panel has a scale of its own: one method's gains may be a small part of the other's.
+    """
     figure, panels = plotting.panels(len(WHO), 3.5, 2.8)
     for axes, (method, (label, colour)) in zip(panels, WHO.items(), strict=True):
         part = table[table["method"] == method]
@@ -100,5 +103,7 @@ def draw_looks(table: pd.DataFrame) -> Figure:
         taken = part[part["accepted"]]
         axes.scatter(taken["update"], taken["gain"], s=12, color=colour, zorder=3)
         axes.axhline(0, color="0.4", linestyle=":", linewidth=1)
-        axes.set(title=label, xlabel="update", ylabel="AM-Q over the first check (%)")
+        axes.set(title=label, xlabel="update")
+    panels[0].set_ylabel("AM-Q over that at the first check (%)")
+    panels[-1].set_ylabel("the same, on another scale (%)")
     return figure

@@ -53,9 +53,9 @@ def draw_toy(table: pd.DataFrame) -> Figure:
     figure, (kept, left, right, wrong) = plotting.panels(4, 2.7, 2.9)
     worlds = list(dict.fromkeys(table["world"]))
     for axes, part in ((kept, "kept"), (left, "remaining")):
-        for world, colour in zip(worlds, ("#E69F00", "#0072B2", "#009E73"), strict=False):
+        for world, colour in zip(worlds, ("highlight", "data", "model"), strict=False):
             one = table[(table["part"] == part) & (table["world"] == world)]
-            axes.plot(one["x"], one["value"], color=colour, label=world)
+            axes.plot(one["x"], one["value"], color=plotting.COLOURS[colour], label=world)
         axes.set(xlabel="bias b of the gain", ylim=(-0.03, 1.03))
     kept.set_ylabel("share of real steps kept")
     left.set_ylabel("λ: bias left in kept steps")
@@ -87,7 +87,7 @@ def draw_kept(table: pd.DataFrame) -> Figure:
     _dots(right, real, inits, "kept_error", -0.15, plotting.COLOURS["model"], "kept")
     _dots(right, real, inits, "refused_error", 0.15, plotting.COLOURS["BC"], "refused")
     left.set(ylabel="share of trajectories below ε", ylim=(0, 1.05))
-    right.set(ylabel="T̂_init's MSE, simulator trajectories", yscale="log")
+    right.set(ylabel="T̂_init's MSE (standardised),\nsimulator trajectories", ylim=(0, None))
     for axes in (left, right):
         axes.set_xticks(range(len(inits)), inits)
         axes.set_xlabel(LEARNT)
@@ -97,12 +97,18 @@ def draw_kept(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("14_gain")
 def draw_gain(table: pd.DataFrame) -> Figure:
-    """Columns init, real, source, acceptance, step, seed, gain: a panel a source and step."""
+    """Columns init, real, source, acceptance, step, seed, gain: a panel a source and step.
+
+    Panels of as many steps have one scale.
+    """
     part = table[table["real"] == "D"]
     chosen = [*part[["source", "step"]].drop_duplicates().itertuples(index=False, name=None)]
     figure, panels = plotting.panels(len(chosen), 2.8, 3.0)
     inits = list(dict.fromkeys(part["init"]))
+    scale: dict[int, Axes] = {}
     for axes, (source, step) in zip(panels, chosen, strict=True):
+        if scale.setdefault(step, axes) is not axes:
+            axes.sharey(scale[step])
         one = part[(part["source"] == source) & (part["step"] == step)]
         for how, shift, colour, label in (("kl", -0.15, "UEPO", "filtered"),
                                           ("random", 0.15, "control", "at random")):  # fmt: skip
@@ -129,6 +135,7 @@ def draw_rounds(table: pd.DataFrame) -> Figure:
         axes.plot(wide.index, wide.mean(axis=1), line, color=paint, label=label, marker="o",
                   markersize=3)  # fmt: skip
     axes.set(xlabel="round", ylabel="bias (1: the wrong gain)")
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.set_xticks(sorted(table["round"].unique()))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

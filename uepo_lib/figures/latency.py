@@ -66,11 +66,11 @@ def _times(axes: Axes, part: pd.DataFrame, x: str, colour: str, label: str) -> N
 @plotting.figure("13_delay")
 def draw_delay(table: pd.DataFrame) -> Figure:
     """Columns seed, policy, delay, score: a thin line a seed, the mean bold."""
-    figure, (axes,) = plotting.panels(1, 4.6, 3.0)
+    figure, (axes,) = plotting.panels(1, 7.2, 3.0)
     for name, (label, colour) in LATE.items():
         part = table[table["policy"] == name]
         plotting.seed_lines(axes, part, "delay", "score", colour, label)
-    axes.set(xlabel="delay (control steps)", ylabel="normalised score")
+    axes.set(xlabel="delay d, or d of the controls (control steps)", ylabel="normalised score")
     axes.set_xticks(sorted(table["delay"].unique()))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     return figure

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 from torch import Tensor
 
@@ -131,7 +132,7 @@ def likelihood_ranking(table: pd.DataFrame) -> Figure:
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
         axis.set(title=task, xlabel=r"sd of the perturbation / $\sigma_a$", ylim=(0.45, 1.02))
-    axes[0].set_ylabel("AUC, logged against perturbed")
+    axes[0].set_ylabel("AUC over all pairs (not within pairs),\nlogged against perturbed")
     handles = {  # every judge once, whichever panels it is in
         label: handle
         for axis in axes
@@ -146,14 +147,17 @@ def likelihood_histogram(table: pd.DataFrame) -> Figure:
     """How the scores of logged and spoilt sequences are distributed: a panel a task."""
     tasks = list(dict.fromkeys(table.task))
     figure, axes = plotting.panels(len(tasks), height=2.8)
+    labels = {"noise 0.5": r"noise $0.5\,\sigma_a$"}
     for axis, task in zip(axes, tasks, strict=True):
         part = table[table.task == task]
         low, high = part.nats.quantile([0.02, 1.0])
         bins = [low + (high - low) * i / 40 for i in range(41)]
         for copy, colour in COPIES.items():
             values = part[part["copy"] == copy].nats.clip(lower=low)
-            axis.hist(values, bins, color=colour, alpha=0.55, label=copy, density=True)
+            axis.hist(values, bins, histtype="stepfilled", density=True, facecolor=(colour, 0.3),
+                      edgecolor=colour, label=labels.get(copy, copy))  # fmt: skip
         axis.set(title=task, xlabel="score given $s_{1:T}$ (nats a dimension)")
+        axis.xaxis.set_major_locator(MaxNLocator(5))
     axes[0].set_ylabel("density")
     axes[0].legend(loc="upper left")
     return figure

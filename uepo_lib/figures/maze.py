@@ -47,7 +47,7 @@ def maze_routes(table: pd.DataFrame) -> Figure:
         for _, path in mine.groupby("episode"):
             axes.plot(path.x, path.y, color=colour, linewidth=0.8, alpha=0.7)
         count = int(mine.episodes.iloc[0]) if len(mine) else 0
-        axes.set_title(f"{route.name}: {count} episodes")
+        axes.set_title(f"{route.name}: {mine.episode.nunique()} of {count} episodes")
     return made
 
 
@@ -123,7 +123,7 @@ def dataset_modes(table: pd.DataFrame) -> Figure:
         axes.set_title(f"{name}\nknown {known},\nestimated {guess}{agreed}", size=7.5)
         axes.set(xticks=[], yticks=[])
     made.supxlabel("first principal component of an episode", size=8)
-    made.supylabel("second", size=8)
+    made.supylabel("second principal component", size=8)
     keys = [Line2D([], [], linestyle="", marker="o", markersize=5, color=colour, label=str(i + 1))
             for i, colour in enumerate(PALETTE[: table.label.nunique()])]  # fmt: skip
     made.legend(handles=keys, title="known label, numbered in each dataset", ncols=len(keys),

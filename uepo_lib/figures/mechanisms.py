@@ -88,7 +88,7 @@ def draw_gaits(table: pd.DataFrame) -> Figure:
         axes.axhline(
             antiphase[column], color=plotting.COLOURS["UEPO"], label="two gaits in antiphase"
         )
-        axes.set(xlabel="std of the action noise", title=title, ylim=(-0.1, 3.2))
+        axes.set(xlabel="std of the action noise (action units)", title=title, ylim=(-0.1, 3.2))
     noisy = repeats[repeats["noise"] > 0]
     left.plot(
         noisy["noise"], noisy["limit"], color=plotting.COLOURS["control"], linestyle=":",

@@ -234,31 +234,39 @@ def draw_early_stopping(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("05_bounds")
 def draw_bounds(table: pd.DataFrame) -> Figure:
-    """Learnt bounds of the standard deviation, and what is predicted between them."""
-    figure, (axes,) = plotting.panels(1, 6.4, 3.2)
+    """Learnt bounds of the standard deviation, and what is predicted between them; means over
+    seeds."""
+    figure, (axes,) = plotting.panels(1, 6.4, 3.5)
     mean = table.groupby("dimension", sort=False).mean(numeric_only=True)
     places = range(len(mean))
-    for bound, marker in (("lower bound", "^"), ("upper bound", "v")):
-        axes.scatter(places, mean[bound], marker=marker, color=plotting.COLOURS["data"], s=24)
+    grey, green = plotting.COLOURS["data"], plotting.COLOURS["model"]
+    for bound, marker, label in (("lower bound", "^", "learnt bounds"), ("upper bound", "v", None)):
+        axes.scatter(places, mean[bound], marker=marker, color=grey, s=24, label=label)
     axes.vlines(
-        places, mean["5 %"], mean["95 %"], color=plotting.COLOURS["model"], linewidth=5, alpha=0.5
-    )
-    axes.scatter(places, mean["median"], color=plotting.COLOURS["model"], s=16, zorder=3)
+        places, mean["5 %"], mean["95 %"], color=green, linewidth=5, alpha=0.5,
+        label="90 % of predictions",
+    )  # fmt: skip
+    axes.scatter(places, mean["median"], color=green, s=16, zorder=3, label="median prediction")
     axes.set_xticks(list(places), mean.index, rotation=40, ha="right")
     axes.set(ylabel="predicted σ over the target's spread", yscale="log")
+    figure.legend(loc="outside upper center", ncols=3, title="means over seeds")
     return figure
 
 
 @plotting.figure("05_tail")
 def draw_tail(table: pd.DataFrame) -> Figure:
-    """Which dimensions the squared error is in, and which constraints act in the worst steps."""
+    """Which dimensions the squared error is in, and which constraints act in the worst steps, a
+    hundredth of all (:func:`tail_table`)."""
     figure, panels = plotting.panels(2, 4.1, 3.3)
-    series = {"all steps": "data", "worst steps": "BC"}
+    series = {
+        "all steps": ("all steps", "data"),
+        "worst steps": ("worst 1 % of steps", "highlight"),
+    }
     for axes, (kind, part) in zip(panels, table.groupby("by", sort=False), strict=True):
         wide = part.pivot_table(index="name", columns="of", values="share", sort=False)
-        for shift, (name, colour) in zip((-0.2, 0.2), series.items(), strict=True):
+        for shift, (name, (label, colour)) in zip((-0.2, 0.2), series.items(), strict=True):
             places = [i + shift for i in range(len(wide))]
-            axes.barh(places, wide[name], 0.38, color=plotting.COLOURS[colour], label=name)
+            axes.barh(places, wide[name], 0.38, color=plotting.COLOURS[colour], label=label)
         axes.set_yticks(range(len(wide)), wide.index)
         axes.invert_yaxis()
         axes.set(xlabel=kind)

@@ -17,16 +17,22 @@ from uepo_lib.stages import Study
 
 COLOURS = {
     ZERO: "data", fixed(0.25): "model", fixed(0.5): "model", fixed(1.0): "UEPO",
-    FRESH: "control", GUIDED: "highlight", UNGATED: "highlight",
-    **dict.fromkeys(RIVALS, "BC"),
+    FRESH: "control", GUIDED: "highlight", **dict.fromkeys(RIVALS, "BC"),
 }  # fmt: skip
 """One colour a kind of set; the null is always the same."""
+SEVENTH = "#56B4E9"
+"""Of ungated noise, which stands beside all others: the sky blue of the same palette."""
 FILM_FRAMES, FILM_SIDE = 6, 96
 
 
 def colour_of(name: str) -> str:
     """A set's colour."""
-    return plotting.COLOURS[COLOURS.get(name, "model")]
+    return SEVENTH if name == UNGATED else plotting.COLOURS[COLOURS.get(name, "model")]
+
+
+def alpha_of(name: str) -> float:
+    """κ = 0.25 is a paler κ = 0.5."""
+    return 0.5 if name == fixed(0.25) else 1.0
 
 
 # -- tables
@@ -129,8 +135,11 @@ def _between(axes: Axes, part: pd.DataFrame, names: list[str]) -> None:
     for place, name in enumerate(names):
         values = part.loc[part["set"] == name, "between"].to_numpy()
         spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
-        axes.scatter(place + spread, values, color=colour_of(name), s=18, zorder=3)
-        axes.hlines(values.mean(), place - 0.25, place + 0.25, color=colour_of(name), linewidth=2)
+        paint, pale = colour_of(name), alpha_of(name)
+        axes.scatter(
+            place + spread, values, color=paint, alpha=pale, s=18, zorder=3, clip_on=False
+        )  # at 0 a dot lies on the edge
+        axes.hlines(values.mean(), place - 0.25, place + 0.25, color=paint, alpha=pale, linewidth=2)
     axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=7.5)
     axes.set_ylim(0, None)
     axes.grid(visible=False, axis="x")
@@ -143,7 +152,7 @@ def _best(axes: Axes, part: pd.DataFrame) -> None:
         if len(mine):
             plotting.seed_lines(axes, mine, "n", "gain", colour_of(name), name)
     axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.set_xlabel("n")
+    axes.set_xlabel("n sub-policies")
 
 
 @plotting.figure("10_distances")
@@ -157,10 +166,9 @@ def draw_distances(table: pd.DataFrame) -> Figure:
         part = table[table["task"] == task]
         for name, mine in part.groupby("set", sort=False):
             marker = "x" if name == UNGATED else "o"
-            pale = 0.5 if name == fixed(0.25) else 1.0
             axes.scatter(
                 mine["div"], mine["executed_rms"], color=colour_of(str(name)), marker=marker,
-                s=26, label=str(name), alpha=pale,
+                s=26, label=str(name), alpha=alpha_of(str(name)),
             )  # fmt: skip
         floor = part["floor"].mean()
         if np.isfinite(floor):
@@ -193,6 +201,6 @@ def draw_film(table: pd.DataFrame) -> Figure:
         mine = table[table["member"] == i].pivot(index="step", columns="number", values="value")
         pictures = rendering.frames(robot, mine.to_numpy(), size=(FILM_SIDE, FILM_SIDE))
         seconds = [f"{step * robot.step_seconds:.2f} s" for step in mine.index]
-        rendering.film_strip(axes, pictures, seconds)
+        rendering.film_strip(axes, pictures, seconds, named=i == members[-1])
         axes.set_title(f"sub-policy {i}", loc="left", size=8)
     return figure

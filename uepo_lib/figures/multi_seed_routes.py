@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerPatch
 from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
 
 from uepo_lib import plotting
 from uepo_lib.coverage import null_coverage
 from uepo_lib.experiments.multi_seed import plays
 from uepo_lib.experiments.seed_sets import FRESH, ZERO, SeedGrid, fixed
 from uepo_lib.figures.maze import PALETTE, draw_map
-from uepo_lib.figures.multi_seed import colour_of
+from uepo_lib.figures.multi_seed import alpha_of, colour_of
 from uepo_lib.maze import ROUTES
 from uepo_lib.played import routes
 from uepo_lib.stages import Study
@@ -70,18 +74,22 @@ def draw_routes(table: pd.DataFrame) -> Figure:
 
 
 def _routes_title(name: str, shares: pd.DataFrame) -> str:
-    """A set's name, with what an odd picture means: one member fills it, or none arrived."""
-    if not shares.to_numpy().any():
+    """A set's name, with what an odd picture means: one member fills it, or many episodes (members
+    play equally many) do not arrive and are in no square."""
+    arrive = float(shares.sum(axis=1).mean())
+    if arrive == 0:
         return f"{name}: no arrivals"
+    if arrive < 0.95:
+        return f"{name}:\n{arrive:.{0 if arrive >= 0.01 else 1}%} arrive"
     return f"{name}: one member" if len(shares) == 1 else name
 
 
 @plotting.figure("10_coverage")
 def draw_coverage(table: pd.DataFrame) -> Figure:
-    """Left: routes that n members reach in one episode. Right: how often a member that arrives in
-    two episodes takes the same route in both."""
+    """Left: routes that n members reach in one episode, means over seeds. Right: how often a member
+    that arrives in two episodes takes the same route in both, a dot a seed."""
     table = table.dropna(subset=["coverage"])
-    figure, (left, right) = plotting.panels(2, 3.6, 3.2)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4), width_ratios=(1.6, 1))
     names = [name for name in dict.fromkeys(table["set"]) if name != ZERO]
     lines = ["-", "--", ":", "-."]
     grid = np.linspace(1, table["n"].max(), 60)
@@ -92,13 +100,15 @@ def draw_coverage(table: pd.DataFrame) -> Figure:
         same = [other for other in names if colour_of(other) == colour_of(name)]
         style = lines[same.index(name) % len(lines)]
         left.plot(mine.index, mine, style, marker="o", markersize=3, color=colour_of(name),
+                  alpha=alpha_of(name), zorder=3 if style == "--" else 2,  # dashes on equal lines
                   label=plotting.counted(name, table[table["set"] == name], table))  # fmt: skip
     left.set(xlabel="n", ylabel="routes reached (of 4)", ylim=(0, 4.2))
     left.set_xticks(sorted(table["n"].unique()))
     largest = table[table["n"] == table["n"].max()]
     for place, name in enumerate(names):
         values = largest.loc[largest["set"] == name, "persistence"].to_numpy()
-        right.scatter(values, np.full(len(values), place), color=colour_of(name), s=18, zorder=3)
+        right.scatter(values, np.full(len(values), place), color=colour_of(name), s=18, zorder=3,
+                      alpha=alpha_of(name))  # fmt: skip
     right.set_yticks(range(len(names)), names, fontsize=7.5)
     right.set(xlabel="same route in two arrivals (share)", xlim=(-0.03, 1.03))
     right.invert_yaxis()
@@ -125,9 +135,16 @@ def draw_paths(table: pd.DataFrame) -> Figure:
                 axes.plot(path["x"], path["y"], color=colour, linewidth=1)
             axes.set_title(f"{name}, member {i}", size=7.5)
     ways = [(route.name, colour) for route, colour in zip(ROUTES, PALETTE, strict=False)]
-    handles = [Line2D([], [], color=c, label=way) for way, c in [*ways, ("no arrival", "0.5")]]
-    ring = Line2D([], [], linestyle="", marker="o", markersize=9, markerfacecolor="none",
-                  markeredgecolor="0.3", label="goal")  # fmt: skip
-    handles.append(ring)
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    ways += [("no arrival", "0.5")] if (table["route"] < 0).any() else []
+    ring = Circle((0, 0), fill=False, color="0.3", linestyle="--", label="goal")
+    handles = [*(Line2D([], [], color=colour, label=way) for way, colour in ways), ring]
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=len(handles),
+        handler_map={Circle: HandlerPatch(patch_func=_ring)},
+    )  # fmt: skip
     return figure
+
+
+def _ring(width: float, height: float, **_: Any) -> Circle:
+    """The goal in a legend, as a ring like the one in the map."""
+    return Circle((width / 2, height / 2), 0.65 * height)

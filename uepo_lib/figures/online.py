@@ -168,17 +168,17 @@ def steps_table(
 @plotting.figure("ppo_objective")
 def ppo_objective(table: pd.DataFrame) -> Figure:
     """The clipped objective of one sample, for a good action and a bad one."""
-    figure, axes = plotting.panels(2, width=2.9, height=2.4)
+    figure, axes = plotting.panels(2, width=3.3, height=2.4)
     clip = float(table["clip"].iloc[0])
     for axis, advantage in zip(axes, (1.0, -1.0), strict=True):
         part = table[table.advantage == advantage]
         axis.plot(part.ratio, advantage * part.ratio, "--", color=plotting.COLOURS["data"],
                   linewidth=1, label="unclipped")  # fmt: skip
         axis.plot(part.ratio, part.value, color=plotting.COLOURS["UEPO"], label="clipped")
-        axis.axvspan(1 - clip, 1 + clip, color="0.94")
+        axis.axvspan(1 - clip, 1 + clip, color="0.94", label=r"$1 \pm c$")
         axis.set(title=f"advantage {'+' if advantage > 0 else '−'}1", xlabel="ratio new / old")
     axes[0].set_ylabel("objective")
-    axes[0].legend(loc="upper left")
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -194,18 +194,24 @@ def online_curves(table: pd.DataFrame) -> Figure:
                       textcoords="offset points", size="x-small", color="0.35", va="center",
                       annotation_clip=False)  # fmt: skip
     axis.set(xlabel="online environment steps", ylabel="normalised return,\nnoise-free policy")
-    axis.set_ylim(min(0.0, table.score.min()) - 2, max(106.0, 1.05 * table.score.max()))
+    axis.set_ylim(min(level, table.score.min()) - 5, max(106.0, 1.05 * table.score.max()))
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(STARTS))
     return figure
 
 
 @plotting.figure("policy_change")
 def policy_change(table: pd.DataFrame) -> Figure:
-    """How far the policy moved: its own KL from the first policy, and its noise-free actions."""
-    figure, (left, right) = plotting.panels(2, width=3.3)
-    _paths(left, table, "policy_kl")
+    """How far the policy moved: its own KL from the first policy, and its noise-free actions.
+
+    The clone's KL is dashed: it is of one action, the chain's of the whole path of a chunk.
+    """
+    figure, (left, right) = plotting.panels(2, width=3.8)
+    _paths(left, table, "policy_kl", dashed="BC")
     _paths(right, table, "displacement")
-    left.set(xlabel="online environment steps", ylabel="KL(start ‖ now), nats a decision")
+    left.set(
+        xlabel="online environment steps",
+        ylabel="KL(start ‖ now), nats a decision\n(a chunk of the chain,\none action of the clone)",
+    )
     right.set(
         xlabel="online environment steps",
         ylabel="noise-free action moved by\n(σ of the starting policy)",
@@ -214,17 +220,19 @@ def policy_change(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _paths(axis: Axes, table: pd.DataFrame, y: str) -> None:
-    """Thin lines for seeds, bold for the mean over seeds at each look.
+def _paths(axis: Axes, table: pd.DataFrame, y: str, dashed: str = "") -> None:
+    """Thin lines for seeds, bold for the mean over seeds at each look; one method may be dashed.
 
     A chunk may end early, so looks of different seeds lie a few steps apart.
     """
     for name, (label, colour) in STARTS.items():
-        part = table[table.method == name]
+        part, line = table[table.method == name], "--" if name == dashed else "-"
         for _, one in part.groupby("seed"):
-            axis.plot(one.env_steps, one[y], color=colour, alpha=0.35, linewidth=0.9)
+            axis.plot(one.env_steps, one[y], line, color=colour, alpha=0.35, linewidth=0.9)
         mean = part.groupby("look")[["env_steps", y]].mean()
-        axis.plot(mean.env_steps, mean[y], color=colour, marker="o", markersize=3, label=label)
+        axis.plot(
+            mean.env_steps, mean[y], line, color=colour, marker="o", markersize=3, label=label
+        )
 
 
 @plotting.figure("switch_cost")
@@ -243,6 +251,8 @@ def switch_cost(table: pd.DataFrame) -> Figure:
         axis.set_title(title)
         axis.set_xticks(range(len(STARTS)), list(STARTS))
         axis.set_xlim(-0.5, len(STARTS) - 0.5)
+    axes[1].sharey(axes[0])  # the two prices are compared
+    axes[0].autoscale(axis="y")
     axes[0].set_ylabel("lost (points of score)")
     return figure
 

@@ -53,7 +53,8 @@ def _differences(axis: Axes, table: pd.DataFrame) -> None:
     counted = {name: f"{seeds[name]} seed{'s' if seeds[name] > 1 else ''}" for name in names}
     labels = [f"{TITLES[name]}, {counted[name]}" for name in names]
     axis.set_yticks(range(len(names)), labels[::-1])
-    axis.set_xlabel("end minus that of chain PPO\n(points of score)")
+    label = "end, over more episodes\nthan on the left, minus the\nchain's (points of score)"
+    axis.set_xlabel(label, loc="right")
 
 
 @plotting.figure("model_looks")
@@ -69,11 +70,13 @@ def model_looks(table: pd.DataFrame) -> Figure:
     back = table[table.rolled_back == 1]
     right.scatter(back.env_steps, back.amq_now - back.amq_kept, marker="x", s=60,
                   color=[COLOURS[str(name)] for name in back["name"]], zorder=3)  # fmt: skip
-    right.plot([], [], "x", color="0.4", label="went back")
+    if len(back):
+        right.plot([], [], "x", color="0.4", label="went back")
     left.set(xlabel="online environment steps", ylabel="mean NLL of the new steps (nats)",
              title="before (solid) and after a refit (dotted)")  # fmt: skip
     right.axhline(0, color="0.5", linewidth=0.8)
-    right.set(xlabel="online environment steps", ylabel="AM-Q now − kept", title="the gate")
+    right.set(xlabel="online environment steps", title="the gate",
+              ylabel="AM-Q: present policy\n− last accepted one")  # fmt: skip
     handles, labels = right.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     right.legend(unique.values(), unique.keys(), loc="center left", bbox_to_anchor=(1, 0.5))

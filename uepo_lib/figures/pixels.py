@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,6 +35,8 @@ COLOURS = {
 }
 DISTANCES = {"rms": "RMS distance", "div": "div"}
 SHOWN_FRAMES = 6
+MARKERS = "o^sDv"
+"""Of seeds."""
 
 
 def film_figure(found: Filmed) -> Figure:
@@ -45,8 +48,8 @@ def film_figure(found: Filmed) -> Figure:
     shaken = pixels.shake((len(wide),), size, torch.Generator().manual_seed(0))
     rows = {
         "filmed": found.frames.value["still"][0, 0],
-        LATENT: drawn[LATENT][0, 0],
-        COMPONENTS: drawn[COMPONENTS][0, 0],
+        f"redrawn from\nthe {LATENT}": drawn[LATENT][0, 0],
+        f"redrawn from {COMPONENTS}": drawn[COMPONENTS][0, 0],
         f"shaking {size:g} px": pixels.look(wide, shaken),
     }
     grey = torch.cat([frames[steps].round().to(torch.uint8) for frames in rows.values()])
@@ -56,6 +59,12 @@ def film_figure(found: Filmed) -> Figure:
     middles = (np.arange(len(rows)) + 0.5) / len(rows)
     for name, middle in zip(rows, 1 - middles, strict=True):
         axes.text(-0.01, middle, name, transform=axes.transAxes, ha="right", va="center", size=8)
+    for place, step in enumerate(steps):
+        middle = (place + 0.5) / SHOWN_FRAMES
+        axes.text(
+            middle, 1.01, f"step {step}", transform=axes.transAxes, ha="center", va="bottom",
+            size=7, color="0.4",
+        )  # fmt: skip
     plotting.plt.close(figure)
     return figure
 
@@ -121,7 +130,7 @@ def draw_probes(table: pd.DataFrame) -> Figure:
 @plotting.figure("15_cameras")
 def draw_cameras(table: pd.DataFrame) -> Figure:
     """Columns seed, representation, motion, distance, ratio, rho, floor: ρ by motion, a panel a
-    distance, then the noise floor of shaking cameras."""
+    distance, then the noise floor of shaking cameras; a marker a seed."""
     figure, panels = plotting.panels(3, 3.5, 3.4)
     for axes, (distance, title) in zip(panels, DISTANCES.items(), strict=False):
         part = table[table["distance"] == distance]
@@ -133,7 +142,8 @@ def draw_cameras(table: pd.DataFrame) -> Figure:
     part = table[(table["distance"] == "div") & table["motion"].isin(shaking)]
     _by_motion(panels[2], part, shaking, "floor")
     panels[2].axhline(1, color="0.4", linestyle=":", linewidth=1)
-    panels[2].set(title="div: equal trajectories / different ones", yscale="log")
+    title = "div: one trajectory filmed twice /\ntwo different ones"
+    panels[2].set(title=title, yscale="log")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
@@ -144,6 +154,11 @@ def _by_motion(axes: Axes, table: pd.DataFrame, motions: Sequence[str], value: s
         part = table[table["representation"] == name]
         places = part["motion"].map({m: i for i, m in enumerate(motions)})
         x = places + 0.17 * (k - (len(names) - 1) / 2)
-        axes.scatter(x, part[value], color=COLOURS[name], s=12, label=name)
+        for seed, marker in zip(sorted(table["seed"].unique()), itertools.cycle(MARKERS)):
+            mine = part["seed"] == seed
+            label = name if seed == table["seed"].min() else None
+            axes.scatter(
+                x[mine], part[value][mine], color=COLOURS[name], s=12, marker=marker, label=label
+            )
     axes.set_xticks(range(len(motions)), motions, rotation=35, ha="right", size=7)
     axes.set_xlim(-0.6, len(motions) - 0.4)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from uepo_lib import plotting
@@ -18,6 +19,8 @@ from uepo_lib.schedules import NoiseSchedule, alpha_bars
 from uepo_lib.toys import Doors, gaussian_output_sd
 
 MODE_COLOURS = [plotting.COLOURS[name] for name in ("UEPO", "BC", "model", "control")]
+GREY = Line2D([], [], color="0.45", linewidth=0.8, label="in no door's support")
+"""A walk of the toy that is at no door, as legends name it."""
 
 
 def both(*names: str) -> list[str]:
@@ -174,16 +177,19 @@ def walks(table: pd.DataFrame) -> Figure:
     """One panel a group of walks; colour tells the door, grey is out of every mode's support."""
     names = list(dict.fromkeys(table.panel))
     side = max(1.6, 1.05 * float(table[["x", "y"]].abs().max().max()))  # noise walks far
-    figure, axes = plotting.panels(len(names), width=1.9, height=2.2)
+    grey = bool((table["mode"] < 0).any())
+    figure, axes = plotting.panels(len(names), width=1.9, height=2.4 if grey else 2.2)
     for axis, name in zip(axes, names, strict=True):
         for _, way in table[table.panel == name].groupby("walk"):
             mode = int(way["mode"].iloc[0])
-            colour = "0.45" if mode < 0 else MODE_COLOURS[mode % len(MODE_COLOURS)]
+            colour = GREY.get_color() if mode < 0 else MODE_COLOURS[mode % len(MODE_COLOURS)]
             axis.plot(way.x, way.y, color=colour, linewidth=0.8, alpha=0.7)
             axis.plot(way.x.iloc[-1], way.y.iloc[-1], ".", color=colour, markersize=4)
         axis.set(title=name, xlim=(-side, side), ylim=(-side, side), aspect="equal", xlabel="x")
         axis.set(xticks=[-1, 0, 1], yticks=[-1, 0, 1])
     axes[0].set_ylabel("y")
+    if grey:
+        figure.legend(handles=[GREY], loc="outside upper right")
     return figure
 
 
@@ -211,7 +217,7 @@ def diffusion_training(table: pd.DataFrame) -> Figure:
     """The training loss of each seed."""
     figure, (axis,) = plotting.panels(1, width=5.0)
     plotting.seed_lines(axis, table, "step", "loss", plotting.COLOURS["UEPO"], "mean of seeds")
-    axis.set(xlabel="update", ylabel="loss: MSE of $\\hat x_0$ (action units²)")
+    axis.set(xlabel="update", ylabel="loss: MSE of $\\hat x_0$ (action units²)", ylim=(0, None))
     axis.legend()
     return figure
 

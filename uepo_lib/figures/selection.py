@@ -19,10 +19,11 @@ from uepo_lib.stages import Study
 from uepo_lib.values import Critic
 
 SCORES = {
-    "published": "mean Q before the end",
-    "dead_zero": "mean Q, 0 after the end",
-    "model_return": r"$\sum_k \gamma^k \hat r_k + \gamma^H V$",
+    "published": ("published mean", "mean Q before the end"),
+    "dead_zero": ("0 after the end (default)", "mean Q, 0 after the end"),
+    "model_return": ("return in T̂", r"$\sum_k \gamma^k \hat r_k + \gamma^H V$"),
 }
+"""The scores by their names in the library: how figures call them, and what they are."""
 KAPPA_COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
 MARKERS = "osD^v<>"
 
@@ -220,15 +221,15 @@ def selection(table: pd.DataFrame) -> Figure:
     """True return against each of the three scores; colour is κ, marker is the seed."""
     figure, axes = plotting.panels(len(SCORES), width=3.1, height=3.0)
     kappas, seeds = sorted(table.kappa.unique()), sorted(table.seed.unique())
-    for axis, (name, label) in zip(axes, SCORES.items(), strict=True):
+    for axis, (name, (title, label)) in zip(axes, SCORES.items(), strict=True):
         for (kappa, seed), part in table.groupby(["kappa", "seed"]):
             colour = KAPPA_COLOURS[kappas.index(kappa) % len(KAPPA_COLOURS)]
             marker = MARKERS[seeds.index(seed) % len(MARKERS)]
             axis.scatter(part[name], part["return"], s=16, color=colour, marker=marker, alpha=0.8)
         chosen = table[table.chosen]
         axis.scatter(chosen[name], chosen["return"], s=90, facecolors="none", edgecolors="k")
-        axis.set(title=name, xlabel=label)
-    axes[0].set_ylabel("true return")
+        axis.set(title=title, xlabel=label)
+    axes[0].set_ylabel("true return (undiscounted)")
     last = axes[-1]
     for kappa, colour in zip(kappas, KAPPA_COLOURS, strict=False):
         last.plot([], [], "o", color=colour, label=f"κ = {kappa:g}")

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from uepo_lib import plotting
+from uepo_lib.experiments.ratios import EPSILON
 from uepo_lib.figures.epsilon import SOURCES
 
 QUANTITIES = {
@@ -27,9 +28,9 @@ DASHED = ("reward",)
 @plotting.figure("11_ratio")
 def draw_ratio(table: pd.DataFrame) -> Figure:
     """Columns source, ratio, epsilon, acceptance, seed, data, step, gain: a panel a test, a line a
-    source; dashed the control at equal volume, dotted no filter at all."""
+    source; dashed the control at equal volume, dotted no filter at all (means over seeds)."""
     tests = [*table[["data", "step"]].drop_duplicates().itertuples(index=False, name=None)]
-    figure, panels = plotting.panels(len(tests), 2.6, 3.1)
+    figure, panels = plotting.panels(len(tests), 2.6, 3.6)
     for axes, (data, step) in zip(panels, tests, strict=True):
         here = table[(table["data"] == data) & (table["step"] == step)]
         for source, (label, colour) in SOURCES.items():
@@ -37,15 +38,15 @@ def draw_ratio(table: pd.DataFrame) -> Figure:
             kl, chance = (part[part["acceptance"] == how] for how in ("kl", "random"))
             filtered, every = kl[kl["epsilon"].notna()], kl[kl["epsilon"].isna()]
             plotting.seed_lines(axes, filtered, "ratio", "gain", paint, f"{label}, filtered")
-            for one, line, name in ((chance, "--", "at random"), (every, ":", "unfiltered")):
+            for one, line, name in ((chance, "D--", "at random"), (every, "s:", "unfiltered")):
                 mean = one.groupby("ratio")["gain"].mean()
-                axes.plot(mean.index, mean, line, color=paint, marker="D", markersize=4,
+                axes.plot(mean.index, mean, line, color=paint, markersize=4,
                           markerfacecolor="white", label=f"{label}, {name}")  # fmt: skip
-        axes.axhline(0, color="0.4", linestyle=":", linewidth=1)
+        axes.axhline(0, color="0.5", linewidth=1, zorder=1)
         axes.set_title(f"{data.partition(' (')[0]}, {step} step{'s' if step > 1 else ''}")
         axes.set(xlabel="|D_diff| / |D|", xticks=sorted({0, *here["ratio"]} - {0.25, 0.5}))
-    panels[0].set_ylabel("log2(error of T̂_init / error of T̂)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
+    panels[0].set_ylabel("log2(error of T̂_init / error of T̂)\nabove 0: D_diff helps")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
@@ -65,15 +66,11 @@ def draw_discarded(table: pd.DataFrame) -> Figure:
                 axes.lines[-1].set(linestyle="--", zorder=3)
         axes.axhline(0.5, color="0.4", linestyle=":", linewidth=1)
         axes.set_xticks(list(places.values()), [f"{e:g}" for e in places])
-        axes.set(title=_origin(source, label), xlabel="ε (nats a dimension)", ylim=(0, 1.03))
+        axes.set(title=label.removeprefix("D_diff "), xlabel="ε (nats a dimension)", ylim=(0, 1.03))
     panels[0].set_ylabel("P(a rejected one is larger)")
     handles, labels = panels[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure
-
-
-def _origin(source: str, label: str) -> str:
-    return f"from {'the ' if source == 'simulator' else ''}{label}"
 
 
 @plotting.figure("11_novelty")
@@ -82,7 +79,13 @@ def draw_novelty(table: pd.DataFrame) -> Figure:
     error, and what each T̂ learnt, by fifths of that value; all on unseen trajectories."""
     figure, (left, right) = plotting.panels(2, 3.6, 3.2)
     left.scatter(table["excess"], table["error"], s=7, alpha=0.4, color=plotting.COLOURS["data"])
-    left.set(xlabel="excess KL (nats a dimension)", ylabel="true error of T̂_init", yscale="log")
+    left.axvline(EPSILON, color="0.2", linestyle="--", linewidth=1, label="the paper's ε")
+    left.set(
+        xlabel="excess KL (nats a dimension)", yscale="log",
+        ylabel="true error of T̂_init\n(mean square, standardised)",
+        title="simulator trajectories, seeds pooled",
+    )  # fmt: skip
+    left.legend(loc="lower right")
     fifth = table.groupby("seed")["excess"].transform(
         lambda x: pd.qcut(x.rank(method="first"), min(5, len(x)), labels=False)
     )
@@ -100,19 +103,32 @@ def draw_novelty(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("11_selection")
 def draw_selection(table: pd.DataFrame) -> Figure:
-    """Columns seed, source, epsilon, acceptance, correlation, regret: a dot a seed and model."""
+    """Columns seed, source, epsilon, acceptance, correlation, chosen, regret: a dot a seed and
+    model."""
     figure, panels = plotting.panels(2, 5.2, 3.2)
+    table = _once(table)
     tight = sorted(table["epsilon"].dropna().unique())
     columns = ["T̂_init", *(f"{e:g}" for e in tight), "none", *_controls(table)]
     for axes, value in zip(panels, ("correlation", "regret"), strict=True):
         for source, shift in (("none", 0.0), ("model", -0.15), ("simulator", 0.15)):
             _dots(axes, table[table["source"] == source], value, columns, source, shift)
         axes.set_xticks(range(len(columns)), [c.replace(" random", "\nrandom") for c in columns])
-        axes.set_xlabel("D_diff of T̂: ε, no filter, or drawn at random")
+        axes.set_xlabel("D_diff of T̂: ε, no filter, or at random as many as ε keeps")
     panels[0].set_ylabel("Spearman's ρ with the true score")
     panels[1].set_ylabel("regret of AM-Q's choice (points)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
+
+
+def _once(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` without controls that equal a source's later one: two ε that both fill the wanted
+    volume are given the same draw, so the same model."""
+    again = pd.Series(False, index=table.index)
+    for source, part in table[table["acceptance"] == "random"].groupby("source"):
+        wide = part.pivot_table(index="epsilon", columns="seed", values=["correlation", "chosen"])
+        equal = wide.index[wide.duplicated(keep="last")]
+        again |= (table["source"] == source) & table["epsilon"].isin(equal)
+    return table[~again | (table["acceptance"] != "random")]
 
 
 def _controls(table: pd.DataFrame) -> list[str]:
@@ -124,8 +140,7 @@ def _dots(
     axes: Axes, part: pd.DataFrame, value: str, columns: list[str], source: str, shift: float
 ) -> None:
     known = {"none": ("T̂_init itself", "0.2")} | {
-        name: (_origin(name, label), plotting.COLOURS[colour])
-        for name, (label, colour) in SOURCES.items()
+        name: (label, plotting.COLOURS[colour]) for name, (label, colour) in SOURCES.items()
     }
     label, colour = known[source]
     places = [columns.index(_name(row)) + shift for _, row in part.iterrows()]

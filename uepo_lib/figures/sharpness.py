@@ -104,7 +104,10 @@ def draw_sharpness(table: pd.DataFrame) -> Figure:
         curve = curves[curves["name"] == name]
         right.plot(curve["x"], curve["y"], color=plotting.COLOURS[colour], label=name)
     right.axvline(AugmentationConfig().epsilon, color="0.5", linestyle=":", label="the paper's ε")
-    right.set(xlabel="ε (nats a dimension)", ylabel="share of real sequences below ε")
+    right.set(
+        xlabel="ε (nats a dimension, over the real median)",
+        ylabel="share of real sequences below ε",
+    )
     right.set_title(f"seed {seed}")
     right.xaxis.set_major_locator(MaxNLocator(5))
     right.legend(loc="upper left")

@@ -24,6 +24,9 @@ from uepo_lib.toys import Doors
 ZERO, FRESH, NULL = "κ = 0", "fresh", "n × fresh"
 """Zero noise; κ = 1 with fresh noise; n of those, each with a generator of its own: the null."""
 
+SEED_COLOURS = [plotting.COLOURS[c] for c in ("UEPO", "BC", "model", "control", "highlight")]
+"""Of the seeds, in the figures of this notebook that draw each on its own."""
+
 
 # -- tables
 
@@ -218,7 +221,8 @@ def kappa_modes(table: pd.DataFrame) -> Figure:
         label = f"door {mode}, data {part.data.iloc[0]:.0%}"
         axis.plot(part.kappa, part.share, marker="o", markersize=3, color=colour, label=label)
         axis.axhline(part.data.iloc[0], color=colour, linestyle="--", linewidth=0.8)
-    axis.set(xlabel=r"$\kappa$, scale of the initial noise", ylabel="share of the seeds")
+    axis.plot([], [], "--", color="0.5", linewidth=0.8, label="the data's share")
+    axis.set(xlabel=r"$\kappa$, scale of the initial noise", ylabel="share of the initial noises")
     axis.set_ylim(-0.03, 1.03)
     axis.legend()
     return figure
@@ -230,16 +234,16 @@ def subpolicy_returns(table: pd.DataFrame) -> Figure:
     names = [name for name in dict.fromkeys(table.policy) if name != "data"]
     seeds = sorted(table[table.policy != "data"].seed.unique())
     figure, (axis,) = plotting.panels(1, width=6.4, height=3.2)
-    palette = [plotting.COLOURS[c] for c in ("UEPO", "BC", "model", "control", "highlight")]
     means = table.groupby(["policy", "seed", "member"], as_index=False)["return"].mean()
     for s, seed in enumerate(seeds):
         for place, name in enumerate(names):
             values = means[(means.policy == name) & (means.seed == seed)]["return"].to_numpy()
             x = place + 0.2 * (s - (len(seeds) - 1) / 2)
-            colour = palette[s % len(palette)]
+            colour = SEED_COLOURS[s % len(SEED_COLOURS)]
             axis.scatter(np.full(len(values), x), values, color=colour, s=16, alpha=0.75, zorder=3)
             axis.hlines(values.mean(), x - 0.09, x + 0.09, color=colour, linewidth=2)
-        axis.plot([], [], "o", color=palette[s % len(palette)], markersize=4, label=f"seed {seed}")
+        axis.plot([], [], "o", color=colour, markersize=4, label=f"seed {seed}")
+    axis.plot([], [], color="0.5", linewidth=2, label="mean of the set")
     data = float(table[table.policy == "data"]["return"].mean())
     axis.axhline(data, color=plotting.COLOURS["data"], linestyle="--", label="episodes of D, mean")
     axis.set_xticks(range(len(names)), names)
@@ -251,23 +255,27 @@ def subpolicy_returns(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("best_of_n")
 def best_of_n_figure(table: pd.DataFrame) -> Figure:
-    """The chosen member on the episodes that chose it, and on others; one line a seed."""
+    """The chosen member on the episodes that chose it, and on others, a colour a seed; dashed: what
+    zero noise earns."""
+    seeds = sorted(table.seed.unique())
     names = list(dict.fromkeys(table.policy))
     figure, axes = plotting.panels(len(names), width=2.6)
     columns = ["set_mean", "same_half", "other_half"]
     for axis, name in zip(axes, names, strict=True):
         part = table[table.policy == name]
         for _, row in part.iterrows():
-            axis.plot(range(3), row[columns].astype(float), "o-", color=plotting.COLOURS["UEPO"])
-            axis.axhline(row["zero_noise"], color=plotting.COLOURS["data"], linewidth=0.8)
-        axis.plot(
-            [], [], color=plotting.COLOURS["data"], linewidth=0.8, label="zero noise, each seed"
-        )
+            colour = SEED_COLOURS[seeds.index(row["seed"]) % len(SEED_COLOURS)]
+            axis.axhline(row["zero_noise"], color=colour, linestyle="--", linewidth=0.9, zorder=1)
+            axis.plot(range(3), row[columns].astype(float), "o-", color=colour, markersize=4)
         axis.set_xticks(range(3), ["mean of\nthe set", "chosen,\nsame half", "chosen,\nother half"])
         axis.set(title=name, xlim=(-0.3, 2.3))
         axis.sharey(axes[0])
     axes[0].set_ylabel("return (mean of episodes)")
     highest = table[[*columns, "zero_noise"]].to_numpy().max()
     axes[0].set_ylim(0, 1.08 * highest)
-    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside upper right")
+    for s, seed in enumerate(seeds):
+        colour = SEED_COLOURS[s % len(SEED_COLOURS)]
+        axes[0].plot([], [], "o-", color=colour, markersize=4, label=f"seed {seed}")
+    axes[0].plot([], [], "--", color="0.5", linewidth=0.9, label="zero noise, same seed")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=5)
     return figure

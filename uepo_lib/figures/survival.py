@@ -11,13 +11,13 @@ from torch import Tensor
 from uepo_lib import plotting
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.divergence import nearest_neighbour
-from uepo_lib.figures.guidance import fold
+from uepo_lib.figures.guidance import CHAINS, fold
 from uepo_lib.subpolicies import SubPolicies
 from uepo_lib.survival import survival, trace, with_control
 from uepo_lib.toys import gaussian_survival
 
-CHAINS = ("data", "highlight", "UEPO", "model", "control")
-"""Colours of chains of different lengths."""
+AFTER = "guided, after δ"
+"""The estimates of a guided chain once δ has been added, as a table names them."""
 
 
 # -- tables
@@ -73,7 +73,7 @@ def trace_table(
         for estimate, x0 in (
             ("unguided", plain.before),
             ("guided, before δ", moved.before),
-            ("guided, after δ", moved.after),
+            (AFTER, moved.after),
         ):
             rows.append((name, steps, j + 1, noise[j], estimate, share(x0)))
     columns = ["name", "steps", "step", "noise", "estimate", "call_share"]
@@ -106,17 +106,19 @@ def _survival(table: pd.DataFrame) -> Figure:
     lowest = float(table.loc[table["along"] > 0, ["along", "size", "closed_form"]].min().min())
     for axes, name in zip(panels, names, strict=True):
         chains = table[table["name"] == name].groupby("steps")
-        for (steps, part), colour, size in zip(chains, CHAINS, (7.0, 5.0, 3.5, 3.0), strict=False):
+        for (steps, part), size in zip(chains, (7.0, 5.0, 3.5, 3.0), strict=False):
             mean = part.groupby("noise")[["along", "size", "closed_form"]].mean()
-            c = plotting.COLOURS[colour]
+            c = plotting.COLOURS[CHAINS.get(steps, "BC")]
             axes.plot(mean.index, mean["closed_form"], color=c, linewidth=1, label=f"{steps} steps")
             axes.plot(mean.index, mean["along"], "o", color=c, markersize=size)
             axes.plot(mean.index, mean["size"], "x", color=c, markersize=size)
         _noise_axis(axes)
         axes.set(title=name, yscale="log", ylim=(0.7 * lowest, 4))
-    for style, label in (("-", "closed form"), ("o", "kept along δ"), ("x", "all that changed")):
-        panels[0].plot([], [], style, color="0.5", linewidth=1, markersize=4, label=label)
-    panels[0].set_ylabel("of δ, left in the actions")
+    for style, label in (
+        ("-", "line: closed form"), ("o", "dot: kept along δ"), ("x", "cross: all that changed"),
+    ):  # fmt: skip
+        panels[0].plot([], [], style, color="0.75", linewidth=1, markersize=4, label=label)
+    panels[0].set_ylabel("share of δ left in the actions")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
@@ -124,19 +126,21 @@ def _survival(table: pd.DataFrame) -> Figure:
 @plotting.figure("04_toy_trace")
 def draw_toy_trace(table: pd.DataFrame) -> Figure:
     """Share of calls at τ among the estimates, from noise (left) to actions (right)."""
-    return _trace(table)
+    return _trace(table, "share over all sets")
 
 
 @plotting.figure("04_robot_trace")
 def draw_robot_trace(table: pd.DataFrame) -> Figure:
     """The same on a robot."""
-    return _trace(table)
+    return _trace(table, "means over seeds")
 
 
-def _trace(table: pd.DataFrame) -> Figure:
+def _trace(table: pd.DataFrame, title: str) -> Figure:
+    """No δ is added at the last step, so that the estimates after it end one step earlier."""
     styles = {
-        "unguided": ("data", "-"), "guided, before δ": ("UEPO", "-"), "guided, after δ": ("BC", ":")
+        "unguided": ("data", "-"), "guided, before δ": ("UEPO", "-"), AFTER: ("highlight", ":")
     }  # fmt: skip
+    table = table[(table["estimate"] != AFTER) | (table["step"] < table["steps"])]
     names = list(dict.fromkeys(table["name"]))
     figure, panels = plotting.panels(len(names), 3.4, 2.9)
     for axes, name in zip(panels, names, strict=True):
@@ -150,5 +154,6 @@ def _trace(table: pd.DataFrame) -> Figure:
         _noise_axis(axes)
         axes.set(title=name, ylim=(-0.03, 1.03))
     panels[0].set_ylabel("calls with min div ≥ τ (share)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right center", title=title)
     return figure

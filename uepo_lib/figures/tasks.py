@@ -101,7 +101,8 @@ def _ridges(axes: Axes, mine: pd.DataFrame, robot: str) -> None:
                      color=END_COLOURS[str(ended)])  # fmt: skip
             floor |= dict(zip(rows.left, low + size, strict=True))
         if part.quantity.iloc[0] == "score" and part["mean"].notna().all():
-            axes.vlines(part["mean"].iloc[0], place, place + 0.9, color="0.1", linewidth=1.4)
+            axes.vlines(part["mean"].iloc[0], place, place + 0.9, color="0.1", linewidth=1.4,
+                        clip_on=False)  # fmt: skip
         axes.axhline(place, color="0.8", linewidth=0.6, zorder=0)
     axes.set_yticks([k + 0.3 for k in range(len(names))],
                     [name.removeprefix(f"{robot}-") for name in reversed(names)])  # fmt: skip

@@ -15,18 +15,22 @@ from uepo_lib.experiments.data_need import CLONE, SELECTED, ZERO
 from uepo_lib.experiments.epsilon import INSIDE
 from uepo_lib.experiments.epsilon_verdict import gains
 from uepo_lib.experiments.seed_sets import FRESH, fixed
+from uepo_lib.figures.epsilon import SOURCES
 
 BUYS, COSTS = "buys", "costs"
 AXES = {
-    "n": "n, sub-policies", "eta": "η", "tau": "τ, in calibrated units",
+    "n": "n, sub-policies", "eta": "η, in action units", "tau": "τ, in calibrated units",
     "ratio": "|D_diff| / |D|", "data": "share of D",
 }  # fmt: skip
 COLOURS = {
-    fixed(1.0): "UEPO", FRESH: "control", "guided": "highlight", "model": "model",
-    "simulator": "data", CLONE: "BC", ZERO: "data", SELECTED: "UEPO",
+    fixed(1.0): "UEPO", FRESH: "control", "guided": "highlight", CLONE: "BC", ZERO: "data",
+    SELECTED: "UEPO", **{source: colour for source, (_, colour) in SOURCES.items()},
 }  # fmt: skip
-NAMES = {"model": "D_diff from T̂_init", "simulator": "D_diff from the simulator"}
+NAMES = {source: name for source, (name, _) in SOURCES.items()}
 """Of lines whose name in the table is E2's short one."""
+DONE, SCORE = "RMS distance of what is done", "normalised score, mean of members"
+TITLES = {DONE: f"{DONE}\n(std of a state)", SCORE: f"{SCORE}\n(a fall is the cost)"}
+"""Of measures whose name in the table says neither unit nor direction."""
 _SEEDS = "best of n, other episodes"
 _COLUMNS = ["task", "dial", "value", "row", "measure", "line", "seed", "y"]
 
@@ -67,11 +71,8 @@ def _of_guidance(dials: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in dials.itertuples():
         about = (tradeoffs.TASK, row.dial, row.value)
-        done = "RMS distance of what is done"
-        rows.append((*about, BUYS, done, "guided", row.seed, row.executed_rms))
-        rows.append(
-            (*about, COSTS, "normalised score, mean of members", "guided", row.seed, row.score)
-        )
+        rows.append((*about, BUYS, DONE, "guided", row.seed, row.executed_rms))
+        rows.append((*about, COSTS, SCORE, "guided", row.seed, row.score))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -103,15 +104,19 @@ def _of_data(data: pd.DataFrame) -> pd.DataFrame:
 @plotting.figure("16_dials")
 def draw_dials(table: pd.DataFrame) -> Figure:
     """A column a dial and its task: above what turning it buys, below what it costs; every seed is
-    seen. What n, the ratio and the data cost is counted, not measured."""
+    seen. What n, the ratio and the data cost is counted, not measured; η and τ have one scale."""
     names = [dial for dial in AXES if dial in set(table["dial"])]
     figure, panels = plt.subplots(2, len(names), figsize=(2.5 * len(names), 5.8), squeeze=False)
+    if {"eta", "tau"} <= set(names):
+        for row in panels:
+            row[names.index("tau")].sharey(row[names.index("eta")])
     for column, dial in enumerate(names):
         for row, kind in enumerate((BUYS, COSTS)):
             part = table[(table["dial"] == dial) & (table["row"] == kind)]
             _draw_dial(panels[row, column], part, dial, single=kind == COSTS)
         task = table.loc[table["dial"] == dial, "task"].iloc[0]
-        panels[1, column].set_xlabel(f"{AXES[dial]}\n{task}")
+        slice_ = ", slice" if dial == "ratio" else ""  # E2 learns from a part of its task's data
+        panels[1, column].set_xlabel(f"{AXES[dial]}\n{task}{slice_}")
         handles, labels = panels[0, column].get_legend_handles_labels()
         if len(labels) > 1:  # under the column: above, it would cover lines
             below = panels[1, column]
@@ -128,7 +133,8 @@ def _draw_dial(axes: Axes, part: pd.DataFrame, dial: str, single: bool) -> None:
         mine = part[part["line"] == line]
         colour = plotting.COLOURS["data" if counted else COLOURS[line]]
         plotting.seed_lines(axes, mine, "value", "y", colour, NAMES.get(line, line))
-    axes.set_title(str(part["measure"].iloc[0]), size=7.5)
+    measure = str(part["measure"].iloc[0])
+    axes.set_title(TITLES.get(measure, measure), size=7.5)
     if dial == "data":
         axes.set_xscale("log")
         if single:  # transitions: their number goes with the share

@@ -136,16 +136,26 @@ def draw_paths(table: pd.DataFrame) -> Figure:
     )  # fmt: skip
     for axes in panels.flat[len(names) :]:
         axes.set_axis_off()
+    for place, axes in enumerate(panels.flat[: len(names)]):
+        if place % columns == 0:
+            axes.set_ylabel("y")
+        if place + columns >= len(names):  # nothing below it
+            axes.set_xlabel("x")
+            axes.tick_params(labelbottom=True)
     for axes, name in zip(panels.flat, names, strict=False):
         _landmarks(axes)
-        colour = plotting.COLOURS["data" if name == LOGGED else "UEPO"]
+        colour = _colour(name)
         for _, path in table[table["policy"] == name].groupby("episode"):
             axes.plot(path["x"], path["y"], color=colour, alpha=0.5, linewidth=0.9)
             axes.plot(*path[["x", "y"]].iloc[-1], "o", color=colour, markersize=2.5)
         axes.set(title=name, xlim=xlim, ylim=ylim, aspect="equal")
-    figure.supxlabel("x", size=9)
-    figure.supylabel("y", size=9)
     return figure
+
+
+def _colour(name: str) -> str:
+    return plotting.COLOURS[
+        "data" if name == LOGGED else "BC" if name.startswith(CLONE) else "UEPO"
+    ]
 
 
 def _landmarks(axes: Axes) -> None:
@@ -160,10 +170,14 @@ def _around(values: pd.Series[float]) -> tuple[float, float]:
 
 @plotting.figure("30_scores")
 def draw_scores(table: pd.DataFrame) -> Figure:
-    """Columns policy, member, score: a dot a member."""
+    """Columns policy, member, score: a dot a member, the mean a bar."""
     names = list(table["policy"].unique())
     figure, (axes,) = plotting.panels(1, 5.2, 2.8)
-    values = [table.loc[table["policy"] == name, "score"].tolist() for name in names]
-    plotting.dots(axes, names, values, plotting.COLOURS["UEPO"])
+    for place, name in enumerate(names):
+        scores, colour = table.loc[table["policy"] == name, "score"], _colour(name)
+        spread = np.linspace(-0.12, 0.12, len(scores)) if len(scores) > 1 else np.zeros(1)
+        axes.scatter(place + spread, scores, color=colour, s=14, alpha=0.7, zorder=3)
+        axes.hlines(scores.mean(), place - 0.25, place + 0.25, color=colour, linewidth=2)
+    axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("normalised score")
     return figure
