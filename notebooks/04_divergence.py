@@ -507,10 +507,10 @@ first_runs = [robot.model.run for robot in first]
 here.draw("04_robot_divergence", spread, first_runs, task=both)
 
 # %% [markdown]
-# **What to see** (at `laptop`). On the pen guidance moves up mainly what was below τ, and even noise on the final
-# actions leaves the sets far from the noise floor (dashed). On Hopper the unguided set lies left of
-# the floor and the guided one right of it, but low-passed the guided set, both controls and the
-# floor lie close together: what guidance adds there, noise adds as well.
+# **What to see** (at `laptop`). On the pen guidance moves up mainly what was below τ, and even
+# noise on the final actions leaves the sets far from the noise floor (dashed). On Hopper the
+# unguided set lies left of the floor and the guided one right of it, but low-passed the guided set,
+# both controls and the floor lie close together: what guidance adds there, noise adds as well.
 #
 # ### Share, likelihood, and the controls
 #
@@ -612,9 +612,9 @@ Markdown(
 )
 
 # %% [markdown]
-# **What to see** (at `laptop`). On the pen δ lifts nearly all calls over τ (dotted) and the next step takes it
-# back: nearly all along, guided estimates (blue) stand hardly above unguided ones (grey). On Hopper
-# δ lifts fewer in the middle of the process, and what it lifts late stays.
+# **What to see** (at `laptop`). On the pen δ lifts nearly all calls over τ (dotted) and the next
+# step takes it back: nearly all along, guided estimates (blue) stand hardly above unguided ones
+# (grey). On Hopper δ lifts fewer in the middle of the process, and what it lifts late stays.
 #
 # Given nothing but the noise in the data, the closed form tells on which robot more of a small
 # perturbation is kept; by how much, it tells only roughly (above). What it does not tell is the
