@@ -255,7 +255,7 @@ distances.groupby(["task", "set"], sort=False)[measured].mean().round(2)
 #
 # The two sub-policies of Hopper at $\kappa = 1$ whose paths in the plane of torso height and
 # forward velocity are furthest apart, from the same start. Poses are rebuilt from observations,
-# which do not say how far the robot has come: it hops on the spot, and the floor does not move.
+# which do not say how far the robot has come: so it stays in place, and the floor does not move.
 
 # %%
 hopper = Study(grid.tasks[0], here.budget.seeds[0], here.profile, progress=False)

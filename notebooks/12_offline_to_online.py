@@ -141,9 +141,9 @@ here.draw("12_scores", everything, runs, task=task)
 # untrained network: that is their hollow dot.
 #
 # Diamonds are means over a set of policies, each played on the first few of the episodes that other
-# rows are scored on. Levels differ between sets of episodes, on the pen by many points, so do not
-# compare a diamond with a dot here: *One swap at a time*, below, scores both sides on the same
-# episodes.
+# rows are scored on. Levels differ between sets of episodes, on the pen by many points at `laptop`,
+# so do not compare a diamond with a dot here: *One swap at a time*, below, scores both sides on the
+# same episodes.
 #
 # In the curves below thin lines are seeds and bands 95 % bootstrap intervals of their mean; with
 # three seeds these reach from the lowest to the highest. A row that learns nothing offline and

@@ -14,8 +14,9 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Of glibc's ``mallopt(3)``."""
 KEPT_BYTES = 1 << 30
 """So much free memory stays with a process."""
-LARGE_BYTES = 256 << 20
-"""What is larger still comes from the system and goes back to it."""
+LARGE_BYTES = (256 << 20, 32 << 20)
+"""What is larger still comes from the system and goes back to it: the first that glibc accepts; an
+old one takes no more than the second."""
 
 
 def keep_freed_memory() -> bool:
@@ -28,5 +29,7 @@ def keep_freed_memory() -> bool:
     choose = getattr(ctypes.CDLL(None), "mallopt", None)
     if choose is None:
         return False
-    chosen = ((_TRIM_THRESHOLD, KEPT_BYTES), (_MMAP_THRESHOLD, LARGE_BYTES))
-    return all([choose(*pair) == 1 for pair in chosen])
+    # The large pieces first: to set either ends glibc's own adjusting of both.
+    if not any(choose(_MMAP_THRESHOLD, size) == 1 for size in LARGE_BYTES):
+        return False
+    return bool(choose(_TRIM_THRESHOLD, KEPT_BYTES) == 1)

@@ -6,7 +6,7 @@ every figure again from its table, without a notebook and without a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -108,9 +108,27 @@ def counted(label: str, part: pd.DataFrame, table: pd.DataFrame) -> str:
     return f"{label} ({count} seed{'s' if count > 1 else ''})" if few else label
 
 
-def dots(axes: Axes, groups: Sequence[str], values: Sequence[Sequence[float]], colour: str) -> None:
-    """Every value a dot, the mean a bar, one column a group."""
-    for place, group in enumerate(values):
+CHAINS = {5: "data", 10: "highlight", 13: "UEPO", 20: "model", 50: "control"}
+
+
+def chain_colours(lengths: Iterable[int]) -> dict[int, str]:
+    """A colour for each number of reverse steps: that of :data:`CHAINS`, the same in every figure,
+    else one that is left."""
+    wanted = sorted(set(map(int, lengths)))
+    left = iter([name for name in COLOURS if name not in CHAINS.values()] * len(wanted))
+    names = {steps: CHAINS[steps] if steps in CHAINS else next(left) for steps in wanted}
+    return {steps: COLOURS[name] for steps, name in names.items()}
+
+
+def dots(
+    axes: Axes,
+    groups: Sequence[str],
+    values: Sequence[Sequence[float]],
+    colours: str | Sequence[str],
+) -> None:
+    """Every value a dot, the mean a bar, one column a group; one colour, or one a group."""
+    each = [colours] * len(values) if isinstance(colours, str) else colours
+    for place, (group, colour) in enumerate(zip(values, each, strict=True)):
         spread = np.linspace(-0.12, 0.12, len(group)) if len(group) > 1 else [0.0]
         axes.scatter(place + np.asarray(spread), group, color=colour, s=14, alpha=0.7, zorder=3)
         axes.hlines(float(np.mean(group)), place - 0.25, place + 0.25, color=colour, linewidth=2)

@@ -231,7 +231,7 @@ def draw_open_loop(table: pd.DataFrame) -> Figure:
 @plotting.figure("05_acceptance")
 def draw_acceptance(table: pd.DataFrame) -> Figure:
     """The share of trajectories kept, against ε, before one is chosen; a colour a cost, dashed
-    where the trajectories are real. Beyond ε = 1 nothing is left to refuse."""
+    where the trajectories are real. Drawn up to the ε that refuses nothing any more."""
     sources = {
         "held-out real": ("held-out real, T̂_init's cost", "UEPO"),
         "synthetic, T̂_init": ("synthetic, T̂_init", "UEPO"),
@@ -239,7 +239,8 @@ def draw_acceptance(table: pd.DataFrame) -> Figure:
         "synthetic, simulator": ("synthetic, simulator", "highlight"),
     }
     figure, (axes,) = plotting.panels(1, 6.6, 3.2)
-    table = table[table["epsilon"] < 1.01]
+    everything = table.groupby("epsilon")["share"].min() == 1
+    table = table[table["epsilon"] <= (everything.idxmax() if everything.any() else math.inf)]
     for name, (shown, colour) in sources.items():
         part, before = table[table["source"] == name], len(axes.lines)
         if len(part):

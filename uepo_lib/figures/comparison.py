@@ -183,7 +183,8 @@ def draw_components(table: pd.DataFrame) -> Figure:
     step = min(0.22, 0.8 / len(tasks))
     marks = [  # no colours: they are policy classes on this page
         Line2D([], [], marker=MARKERS[i % len(MARKERS)], markersize=4.5, linestyle="",
-               color=plotting.COLOURS["data"], label=task)
+               color=plotting.COLOURS["data"], label=task,
+               fillstyle="full" if i < len(MARKERS) else "none")
         for i, task in enumerate(tasks)
     ]  # fmt: skip
     for axes in panels[1:]:
@@ -194,9 +195,10 @@ def draw_components(table: pd.DataFrame) -> Figure:
             for i, task in enumerate(tasks):  # from top to bottom
                 values = part.loc[part["task"] == task, "gain"]
                 height = place - step * (i - (len(tasks) - 1) / 2)
-                axes.scatter(
-                    values, np.full(len(values), height), s=13, marker=str(marks[i].get_marker()),
-                    color=plotting.COLOURS["data"], linewidth=0,
+                axes.plot(
+                    values, np.full(len(values), height), linestyle="", markersize=3.6,
+                    marker=marks[i].get_marker(), fillstyle=marks[i].get_fillstyle(),
+                    color=plotting.COLOURS["data"], markeredgewidth=0.5,
                 )  # fmt: skip
         axes.axvline(0, color="0.4", linewidth=1)
         axes.set(title=f"{MEASURES[measure]}", xlabel="points gained")

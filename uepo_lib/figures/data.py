@@ -67,13 +67,17 @@ def behaviour_training(table: pd.DataFrame) -> Figure:
             axes.plot(curve.env_steps / 1e6, curve.score, color="0.6", linewidth=1.1)
         stars = mine.dropna().groupby("level", sort=False).first()
         stars = stars.sort_values("snapshot_score")
-        kinds = [str(level).partition("-")[0] for level in stars.index]
-        for i, (kind, (level, star)) in enumerate(zip(kinds, stars.iterrows(), strict=True)):
+        stars["kind"] = [str(level).partition("-")[0] for level in stars.index]
+        stars["place"] = stars.groupby("kind").cumcount()
+        alike = stars["kind"].value_counts()
+        for level, star in stars.iterrows():
             at = (star.snapshot / 1e6, star.snapshot_score)
-            axes.plot(*at, "*", color=LEVEL_COLOURS[kind], markersize=8, markeredgecolor="white",
-                      markeredgewidth=0.4, zorder=4)  # fmt: skip
-            if kinds.count(kind) > 1:
-                aside = (6, 4 * (i - kinds.index(kind) - (kinds.count(kind) - 1) / 2))
+            axes.plot(
+                *at, "*", color=LEVEL_COLOURS[star.kind], markersize=8, markeredgecolor="white",
+                markeredgewidth=0.4, zorder=4,
+            )  # fmt: skip
+            if alike[star.kind] > 1:
+                aside = (6, 4 * (star.place - (alike[star.kind] - 1) / 2))
                 axes.annotate(str(level), at, aside, textcoords="offset points", size=6,
                               va="center", zorder=5, bbox=TEXT_GROUND)  # fmt: skip
         for value in (0, 100):

@@ -84,7 +84,8 @@ def draw_error(table: pd.DataFrame) -> Figure:
     figure, panels = plotting.panels(len(chosen), 2.75, 3.1)
     for axes, (data, step) in zip(panels, chosen, strict=True):
         _lines(axes, table[(table["data"] == data) & (table["step"] == step)], "gain")
-        axes.axhspan(-MARGIN, MARGIN, color="0.93", zorder=0, label="a tenth of the error")
+        band = f"{2**MARGIN - 1:.0%} of the error"
+        axes.axhspan(-MARGIN, MARGIN, color="0.93", zorder=0, label=band)
         axes.axhline(0, color="0.4", linestyle=":", linewidth=1)
         axes.set_title(f"{data.partition(' (')[0]}, {step} step{'s' if step > 1 else ''}")
     panels[0].set_ylabel("log2(error of T̂_init / error of T̂)\nabove 0: D_diff helps")

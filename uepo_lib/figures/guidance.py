@@ -32,8 +32,6 @@ SETS = {"unguided": "data", "guided": "UEPO", "ungated": "highlight", "final": "
 """The sets that are compared, and their colours."""
 NAMES = {"ungated": "ungated noise", "final": "white noise on the final actions"}
 """How figures name the controls; tables keep their short names."""
-CHAINS = {5: "data", 10: "highlight", 13: "UEPO", 20: "model", 50: "control"}
-"""Colours of chains of reverse steps, the same in every figure."""
 
 
 # -- many sets at once
@@ -260,9 +258,10 @@ def draw_toy_tuning(table: pd.DataFrame) -> Figure:
     figure, panels = plotting.panels(3, 3.1, 3.0)
     base, tried = table[table["eta"] == 0], table[table["eta"] > 0]
     chains = tried[["steps", "tau"]].drop_duplicates()
+    colours = plotting.chain_colours(chains["steps"])
     for axes, (column, title) in zip(panels, PANELS, strict=True):
         for num_steps, tau in chains.itertuples(index=False):
-            colour = plotting.COLOURS[CHAINS.get(num_steps, "BC")]
+            colour = colours[num_steps]
             for schedule, line in (("constant", "-"), ("linear", ":")):
                 part = tried[(tried["steps"] == num_steps) & (tried["schedule"] == schedule)]
                 label = f"{num_steps} steps (τ = {tau:.2f})" if line == "-" else None

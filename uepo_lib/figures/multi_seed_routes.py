@@ -79,9 +79,11 @@ def _routes_title(name: str, shares: pd.DataFrame) -> str:
     arrive = float(shares.sum(axis=1).mean())
     if arrive == 0:
         return f"{name}: no arrivals"
+    notes = ["one member"] if len(shares) == 1 else []
     if arrive < 0.95:
-        return f"{name}:\n{arrive:.{0 if arrive >= 0.01 else 1}%} arrive"
-    return f"{name}: one member" if len(shares) == 1 else name
+        share = "<0.1%" if arrive < 0.001 else f"{arrive:.{0 if arrive >= 0.01 else 1}%}"
+        notes.append(f"{share} arrive")
+    return f"{name}:\n{', '.join(notes)}" if arrive < 0.95 else ": ".join([name, *notes])
 
 
 @plotting.figure("10_coverage")

@@ -11,7 +11,7 @@ from torch import Tensor
 from uepo_lib import plotting
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.divergence import nearest_neighbour
-from uepo_lib.figures.guidance import CHAINS, fold
+from uepo_lib.figures.guidance import fold
 from uepo_lib.subpolicies import SubPolicies
 from uepo_lib.survival import survival, trace, with_control
 from uepo_lib.toys import gaussian_survival
@@ -104,11 +104,12 @@ def _survival(table: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(table["name"]))
     figure, panels = plotting.panels(len(names), 3.5, 3.0)
     lowest = float(table.loc[table["along"] > 0, ["along", "size", "closed_form"]].min().min())
+    colours = plotting.chain_colours(table["steps"])
     for axes, name in zip(panels, names, strict=True):
         chains = table[table["name"] == name].groupby("steps")
         for (steps, part), size in zip(chains, (7.0, 5.0, 3.5, 3.0), strict=False):
             mean = part.groupby("noise")[["along", "size", "closed_form"]].mean()
-            c = plotting.COLOURS[CHAINS.get(steps, "BC")]
+            c = colours[steps]
             axes.plot(mean.index, mean["closed_form"], color=c, linewidth=1, label=f"{steps} steps")
             axes.plot(mean.index, mean["along"], "o", color=c, markersize=size)
             axes.plot(mean.index, mean["size"], "x", color=c, markersize=size)

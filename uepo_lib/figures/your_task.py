@@ -173,11 +173,7 @@ def draw_scores(table: pd.DataFrame) -> Figure:
     """Columns policy, member, score: a dot a member, the mean a bar."""
     names = list(table["policy"].unique())
     figure, (axes,) = plotting.panels(1, 5.2, 2.8)
-    for place, name in enumerate(names):
-        scores, colour = table.loc[table["policy"] == name, "score"], _colour(name)
-        spread = np.linspace(-0.12, 0.12, len(scores)) if len(scores) > 1 else np.zeros(1)
-        axes.scatter(place + spread, scores, color=colour, s=14, alpha=0.7, zorder=3)
-        axes.hlines(scores.mean(), place - 0.25, place + 0.25, color=colour, linewidth=2)
-    axes.set_xticks(range(len(names)), names)
+    scores = [table.loc[table["policy"] == name, "score"].tolist() for name in names]
+    plotting.dots(axes, names, scores, [_colour(name) for name in names])
     axes.set_ylabel("normalised score")
     return figure
