@@ -295,8 +295,8 @@ def test_both_methods_get_the_same_environment_steps(world: World) -> None:
 def test_environment_steps_are_recorded_by_purpose(world: World) -> None:
     for online in (world.uepo.online, world.bc.online):
         spent, seen = environment(online.run), online.run.table("evaluations").frame()
-        # first and last are scored, and the best where it is not the last
-        scored = 2 if seen["return"].idxmax() == len(seen) - 1 else 3
+        # first and last are scored, and the best where it is neither
+        scored = 2 if seen["return"].idxmax() in (0, len(seen) - 1) else 3
         looks = seen["episodes"].sum() + 2 * TINY.curve_episodes + scored * TINY.evaluation_episodes
         assert set(spent) == {"online training", "evaluation"}
         assert spent["evaluation"]["episodes"] == looks
