@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -59,25 +58,6 @@ def test_workers_are_a_positive_number(workers: int) -> None:
 
 def test_nothing_to_do() -> None:
     assert run_all([], 4, progress=False) == []
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_a_process_keeps_what_it_frees() -> None:
-    program = (
-        "import resource\n"
-        "import torch\n"
-        "from uepo_lib.allocation import keep_freed_memory\n"
-        "def faults():\n"
-        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "    for _ in range(20):\n"
-        "        torch.zeros(7_000_000)\n"  # 28 MB, 7,000 pages
-        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
-        "asked, kept, again = faults(), keep_freed_memory(), faults()\n"
-        "print(asked, kept, again, faults())\n"
-    )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    asked, kept, _, after = found.stdout.decode().split()
-    assert kept == "True" and int(after) < 0.01 * int(asked)
 
 
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import torch
 
 from uepo_lib import cli_data, loads, profiles
-from uepo_lib.allocation import keep_freed_memory
 from uepo_lib.cli_data import print_rows
 from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.recording import TrainingDiverged
@@ -39,7 +38,6 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 (it failed) or 2 (bad input)."""
     torch.set_num_threads(1)
-    keep_freed_memory()
     with loads.told(sys.stderr):
         try:
             options = parser().parse_args(arguments)

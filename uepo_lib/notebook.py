@@ -17,7 +17,6 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 import uepo_lib.figures  # noqa: F401 - registers every figure
 from uepo_lib import execution, facts, loads, plotting, profiles
-from uepo_lib.allocation import keep_freed_memory
 from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.profiles import Budget
 from uepo_lib.provenance import SUFFIX, record_output
@@ -139,7 +138,6 @@ def start(name: str, profile: str | None = None, outputs: Sequence[str] = ()) ->
     os.environ["UEPO_NOTEBOOK"] = name
 
     torch.set_num_threads(1)
-    keep_freed_memory()
     pd.set_option("display.max_colwidth", None)  # a verdict is read to its end
     if (shell := get_ipython()) is not None:
         set_matplotlib_formats("png")  # nbval fails on SVG

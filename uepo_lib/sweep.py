@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from uepo_lib.allocation import keep_freed_memory
 from uepo_lib.errors import check
 
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -86,7 +85,6 @@ def _in_workers(jobs: Sequence[Job], workers: int, bar: tqdm[Any]) -> list[Any]:
 
 def _start_worker(parent: int) -> None:
     torch.set_num_threads(1)
-    keep_freed_memory()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
