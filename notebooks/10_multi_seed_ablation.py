@@ -137,7 +137,8 @@ seldom = torch.arange(4_000) % 4 > 0  # three of four episodes do not arrive
 # chance, and most are worse than zero noise; smaller $\kappa$ draws them together.
 #
 # ($\mu$ and $\sigma$ are the actions' mean and spread in $s$; $c < 1$ is what few reverse steps
-# leave of the spread, [02](02_diffusion_policy.ipynb).)
+# leave of the spread, [02](02_diffusion_policy.ipynb). At `laptop` this page has no data of one
+# mode: [03](03_subpolicies.ipynb) shows such seeds.)
 
 # %%
 members = pd.concat([e1.members_table(study, grid) for study in studies], ignore_index=True)
@@ -274,8 +275,9 @@ Markdown(listed(expected(returns, distances, members)))
 # Each claim is a difference that the paper's idea makes positive, one number a seed, told with its
 # mean over seeds (`gain`) and the interval of that; fewer than five seeds decide nothing. Guided
 # sets pay n plans for one and play fewer episodes; their return is compared over those episodes
-# alone. Added when a first table had been seen: this rule, the claim against n models without
-# noise, the margin of what guidance may cost, and that routes are compared among arrivals.
+# alone, so single seeds of it are noisy. Added when a first table had been seen: this rule, the
+# claim against n models without noise, the stronger rival in routes, the margin of what guidance
+# may cost, and that routes are compared among arrivals.
 
 # %%
 said = with_intervals(claims(returns, distances))
@@ -299,7 +301,7 @@ assert (distances.loc[distances["set"] == GUIDED, "div"] > 0).all()
 #
 # - Read the best of n on episodes that did not choose it: the same half flatters it, and ten equal
 #   policies have a "best" too.
-# - A seed that is a bias of the actions is not another behaviour, and often a worse policy: compare
-#   a set's mean with $\kappa = 0$ before counting its members.
-# - Where D has modes, ask of a set whether it reaches them *and* keeps to them; div answers
+# - A seed may be no more than a bias of the actions, and a worse policy: compare a set's mean with
+#   $\kappa = 0$ before counting its members.
+# - Where D has modes, ask of a set whether it reaches them *and* keeps to them; div is built to see
 #   neither.

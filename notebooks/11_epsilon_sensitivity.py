@@ -31,9 +31,9 @@
 # <details><summary>Answer</summary>
 #
 # If the next states come from the real dynamics, they are right by construction. Then the KL is a
-# rescaled squared error *of the model*, and the filter refuses exactly those transitions from which
-# there is something to learn. If they come from T̂_init itself, they can be wrong; but the filter
-# sees only how far the elites disagree, and all that it keeps is what they agree on already. In
+# rescaled squared error *of the model*, and the filter refuses first those transitions from which
+# there may be most to learn. If they come from T̂_init itself, they can be wrong; but the filter
+# sees only how far the elites disagree, and what it keeps is mostly what they agree on already. In
 # neither case can a threshold create information. What is left is a question of size, and of noise.
 #
 # </details>

@@ -218,11 +218,10 @@ assert main["median"].is_monotonic_increasing or here.profile == "smoke"
 #
 # - **Times do not travel.** Another processor, another build of torch, another load: the ratios
 #   between rows, where neighbouring cells have them too, are worth more than the milliseconds.
-# - **Python is part of it.** Much of a small network's time is the interpreter's and the
-#   dispatcher's; a compiled or batched controller would be faster, by a factor that grows as
-#   networks shrink.
+# - **Python is part of it.** Part of a small network's time is the interpreter's and the
+#   dispatcher's; a compiled controller may be faster. None was measured.
 # - **A delay that is known is not a delay that is learnt.** A policy trained on delayed states may
 #   do better than one that is merely told late; none was trained here.
 #
 # **To try.** `Study(..., overrides={"diffusion": {"num_denoising_steps": 2}})` in
-# [02](02_diffusion_policy.ipynb): on noisy data fewer steps can score higher, and they are faster.
+# [02](02_diffusion_policy.ipynb): does the score fall with fewer steps, or rise?

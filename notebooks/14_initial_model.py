@@ -22,19 +22,20 @@
 # ([05](05_augmentation.ipynb)).
 #
 # **Concept.** A model that judges its own training data is a loop. What it believes decides what it
-# is shown, and what it is shown decides what it believes next. Variance dies out in such a loop; a
-# *bias* need not.
+# is shown, and what it is shown decides what it believes next. A *bias* need not die out in such a
+# loop.
 #
 # **Question.** T̂_init is wrong in a systematic way: it believes that the motors give 0.8 of their
 # torque. Does a filter that keeps what agrees with T̂_init ever let it find out?
 #
 # <details><summary>Answer</summary>
 #
-# It depends on two numbers. The filter refuses the real trajectories that contradict T̂_init most.
-# So the kept ones alone still carry a share λ of the bias: 0 without a filter, near 1 with a strict
-# one. But T̂ is fitted to D ∪ D_diff, and D itself contradicts the bias, with weight one over one
-# plus the ratio. So where D is right the bias shrinks in every round, only more slowly than it
-# could; where D is wrong too, nothing but refused transitions could have told.
+# In a linear world it depends on two numbers. The filter refuses the real trajectories that
+# contradict T̂_init most. So the kept ones alone still carry a share λ of the bias: 0 without a
+# filter, near 1 with a strict one. But T̂ is fitted to D ∪ D_diff, and D itself contradicts the
+# bias, with weight one over one plus the ratio. So where D is right the bias shrinks in every
+# round, only more slowly than it could; where D is wrong too, nothing but refused transitions could
+# have told. What Hopper shows is measured below.
 #
 # </details>
 #

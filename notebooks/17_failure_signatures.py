@@ -179,7 +179,8 @@ came_to.round(2)
 # ### Collapse
 #
 # Cause: nothing pushes the plans apart, and small noises hold them together. The distribution of
-# div sinks below what D shows, and fewer doors are reached.
+# div sinks further below what D shows than a healthy set's, and fewer doors are reached (asserted
+# here).
 
 # %%
 trained, healthy = here.profile != "smoke", e8.HEALTHY

@@ -25,11 +25,11 @@
 # **Our choices.** Two checks that need each other. *Arithmetic*: what the paper's own totals say
 # when they are added up. *Measurement*: the verdicts of the experiments, collected and not decided
 # anew. "Supported" and "not supported" need five seeds and an interval; with fewer, the verdict is
-# *inconclusive*, whatever the numbers.
+# *inconclusive*, whatever the numbers. *Not testable here*: this profile has no such data or row.
 #
 # **Run time** beyond shared runs: seconds at `smoke`, about a minute at `laptop`.
 #
-# **Inputs.** The tables of notebooks 10, 11, 12 and 16, from the same runs.
+# **Inputs.** The tables of notebooks 05, 10, 11, 12 and 16, from the same runs.
 #
 # **Outputs.** A figure and two tables.
 

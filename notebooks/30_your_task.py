@@ -251,7 +251,8 @@ if here.profile != "smoke":
 # - **Pictures.** An observation is a vector here; [15](15_pixels.ipynb) says what a picture would
 #   cost.
 # - **Discrete actions.** The divergence needs velocities of actions.
-# - **Settings.** All that was tuned was tuned on Hopper; the table above says where to look first.
+# - **Settings.** Nearly all that was tuned was tuned on Hopper (the unit of the critics on the pen
+#   too); the table above says where to look first.
 # - **A changed environment.** A run is named by its data and its settings; a dataset that is there
 #   is kept. If you change `step` or the script, give the dataset another id.
 # - **Another process.** A task that is registered in a notebook is known in that notebook. For the
