@@ -80,7 +80,7 @@ here.draw("overview", overview_table(), task="the method", seeds=[])
 # | α | weight of the paper's KL-style term | 04 |
 # | T̂_init, T̂ | dynamics model of $D$; of $D \cup D_\mathrm{diff}$ | 05 |
 # | ε | bound of the filter that $D_\mathrm{diff}$ has to pass, in nats | 05 |
-# | AM-Q, $\pi^*$ | the score of Uni-O4, on which UEPO builds: the mean of Q along rollouts in T̂; whom it chooses | 06 |
+# | AM-Q, $\pi^*$ | Uni-O4's score (UEPO builds on it): mean Q on rollouts in T̂; its choice | 06 |
 #
 # Where a page needs one of these letters for something else, it says so. Where a figure has thin
 # lines and bold ones of a colour, a thin line is one seed and the bold one the mean of seeds.
