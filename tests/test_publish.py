@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from run_recipes import SPEC, train
 
+from uepo_lib import facts, reproduce
 from uepo_lib.errors import UsageError
 from uepo_lib.provenance import record_output, verify
 from uepo_lib.publish import publish
@@ -64,6 +66,8 @@ def repository(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setenv("UEPO_RESULTS", str(repository / "results"))
+    # results of this checkout, whatever the state of the one that the library lies in
+    monkeypatch.setattr(facts, "commit", lambda: {"commit": "c0ffee", "dirty": False})
     store = Store.open("smoke")
     store.reference = None
     store.get_or_train(SPEC, train)
@@ -75,7 +79,15 @@ def store(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         record_output(folder / name, [run], profile="smoke", seeds=[3], task="toy")
     store.notebooks.mkdir()
     nbformat.write(notebook(executed=True), store.notebooks / "01_data.ipynb")
+    note_execution(repository, store)
     return store
+
+
+def note_execution(repository: Path, store: Store, **parameters: object) -> None:
+    """What ``reproduce`` leaves beside the executed notebook."""
+    key = reproduce._key(repository / "notebooks" / "01_data.ipynb", "smoke", parameters)
+    state = {"key": key, "seconds": 1.0, "outputs": {}}
+    facts.write_json(store.notebooks / "01_data.json", state)
 
 
 def test_publishes_evidence_and_reading_set(
@@ -182,3 +194,35 @@ def test_refuses_notebooks_that_are_not_the_committed_ones(repository: Path, sto
         refused(repository, message)
     path.rename(store.notebooks / "09_other.ipynb")
     refused(repository, "not in notebooks/")
+
+
+def test_refuses_notebooks_that_other_code_executed(
+    repository: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = r"01_data.ipynb: not executed .* run make reproduce PROFILE=smoke"
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduce, "library_files", lambda folder: {"profiles.py": "since edited"})
+        refused(repository, message)
+    note_execution(repository, store, n=4)
+    refused(repository, message)
+    (store.notebooks / "01_data.json").unlink()  # it was interrupted
+    refused(repository, message)
+    note_execution(repository, store)
+    publish("smoke", repository=repository)
+
+
+@pytest.mark.parametrize("where", ["figures", "tables", SPEC.id, CHILD.id])
+def test_refuses_what_uncommitted_code_made(repository: Path, store: Store, where: str) -> None:
+    """The figure, the table, the run that they show, and the one that this was built on."""
+    shown = where in ("figures", "tables")
+    name = f"{where}/curve.provenance.json" if shown else f"runs/{where}"
+    path = store.root / name if shown else store.root / name / "run.json"
+    facts.write_json(path, {**json.loads(path.read_text()), "dirty": True})
+    refused(repository, f"uncommitted changes: {name}; remove .* and run make reproduce")
+
+
+def test_what_is_not_shown_may_be_of_uncommitted_code(repository: Path, store: Store) -> None:
+    path = store.runs / Spec("stray", {"seed": 0, "lr": 0.1}).id / "run.json"
+    facts.write_json(path, {**json.loads(path.read_text()), "dirty": True})
+    refused(repository, "uncommitted changes: runs/stray-", reading=["stray"])
+    publish("smoke", repository=repository)

@@ -19,6 +19,7 @@ from uepo_lib import facts, provenance
 from uepo_lib.effort import LOG
 from uepo_lib.errors import UsageError, unknown
 from uepo_lib.recording import CONFIG, RECORD
+from uepo_lib.reproduce import executed_as_is
 from uepo_lib.runs import Run, Store, problems
 
 RECORD_FILES = (CONFIG, RECORD, "metrics.csv")
@@ -47,7 +48,8 @@ def publish(
 
     Raises:
         UsageError: a dirty tree, nothing to publish, a result that does not hold together, an
-            executed notebook that failed or is not the one in ``notebooks/``, too large a set.
+            executed notebook that failed, is not the one in ``notebooks/`` or was executed with
+            another library, a record of uncommitted code, too large a set.
     """
     root = require_clean(repository)
     store = Store.open(profile)
@@ -55,9 +57,10 @@ def publish(
         raise UsageError(f"profile {profile!r}: {len(found)} problems, the first: {found[0]}")
     if not provenance.outputs(store):
         raise UsageError(f"profile {profile!r}: no figures or tables in {store.root}")
-    notebooks = _executed(store, root / "notebooks")
+    notebooks = _executed(store, root / "notebooks", profile)
     shown = _with_ancestors(store, _shown(store))
     kept = _select(store, reading, max_megabytes) if reading is not None else None
+    _require_committed_code(store, [*shown, *(kept or [])])
 
     reference = root / "results" / "reference"
     written = [_write_evidence(store, shown, reference / profile)]
@@ -78,9 +81,28 @@ def require_clean(repository: Path | None = None) -> Path:
     if changed is None:
         raise UsageError(f"publish: {root} is not a git checkout")
     if changed:
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise UsageError(f"publish: uncommitted changes in {', '.join(changed[:3])}{more}")
+        raise UsageError(f"publish: uncommitted changes in {_first(changed)}")
     return root
+
+
+def _first(names: Sequence[str], count: int = 3) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return f"{', '.join(names[:count])}{more}"
+
+
+def _require_committed_code(store: Store, runs: Iterable[Run]) -> None:
+    """A commit that is not the code which computed a result says nothing about the result."""
+    outputs = [
+        path.relative_to(store.root).as_posix()
+        for path in provenance.provenances(store)
+        if facts.read_json(path)["dirty"]
+    ]
+    dirty = [*outputs, *sorted({f"runs/{run.id}" for run in runs if run.record["dirty"]})]
+    if dirty:
+        raise UsageError(
+            f"publish: made while there were uncommitted changes: {_first(dirty)}; remove them "
+            f"from {store.root} and run make reproduce"
+        )
 
 
 def _shown(store: Store) -> set[str]:
@@ -157,7 +179,7 @@ def _swap(partial: Path, destination: Path) -> Path:
     return destination
 
 
-def _executed(store: Store, committed: Path) -> dict[Path, Any]:
+def _executed(store: Store, committed: Path, profile: str) -> dict[Path, Any]:
     """The stripped executed notebooks, by the committed path that each will replace."""
     found: dict[Path, Any] = {}
     for path in sorted(store.notebooks.glob("*.ipynb")):
@@ -171,6 +193,11 @@ def _executed(store: Store, committed: Path) -> dict[Path, Any]:
         ]:
             raise UsageError(
                 f"{path.name}: its cells changed since it was executed; execute it again"
+            )
+        if not executed_as_is(store, target, profile):
+            raise UsageError(
+                f"{path.name}: not executed to its end with the library as it is now and the "
+                f"defaults of its parameters; run make reproduce PROFILE={profile}"
             )
         found[target] = notebook
     return found

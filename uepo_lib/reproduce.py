@@ -117,6 +117,13 @@ def _state(store: Store, name: str) -> dict[str, Any] | None:
     return facts.read_json(path) if path.is_file() else None
 
 
+def executed_as_is(store: Store, path: Path, profile: str) -> bool:
+    """Whether :func:`reproduce` with no parameters last executed the notebook ``path`` to its end
+    with the cells and the library that there are now; its outputs are not looked at."""
+    state = _state(store, path.stem)
+    return state is not None and bool(state["key"] == _key(path, profile, {}))
+
+
 def _up_to_date(store: Store, name: str, key: str) -> bool:
     state = _state(store, name)
     if state is None or state["key"] != key or not (store.notebooks / f"{name}.ipynb").is_file():
