@@ -11,10 +11,10 @@ import nbformat
 import pandas as pd
 import pytest
 
-from uepo_lib import execution, facts, notebook, pairs, provenance, reproduce
+from uepo_lib import execution, facts, notebook, pairs, plotting, provenance, reproduce
 from uepo_lib.effort import LOG
 from uepo_lib.errors import UsageError
-from uepo_lib.runs import Store
+from uepo_lib.runs import Spec, Store
 
 FIRST = """\
 # %% tags=["parameters"]
@@ -134,6 +134,56 @@ def test_what_makes_a_notebook_out_of_date(folder):
         assert current()
     facts.write_text(output, "altered")
     assert not current()
+
+
+@pytest.fixture
+def drawn(folder, monkeypatch, capsys):
+    """A notebook's registered figure and its table, of one run, as a complete execution leaves
+    them."""
+    monkeypatch.setattr(facts, "commit", lambda: {"commit": "one", "dirty": False})
+    monkeypatch.setattr(plotting, "FIGURES", {"squares": lambda table: line(table["square"])})
+    here = notebook.start("01_first", "smoke", ["figures/squares.png", "tables/squares.csv"])
+    spec = Spec("toy", {"n": 3, "seed": 0})
+    made = here.store.get_or_train(spec, lambda run: run.save_json("n.json", {"n": 3}))
+    here.draw("squares", pd.DataFrame({"square": [0, 1, 4]}), [made], task="toy")
+    facts.write_text(here.store.notebooks / "01_first.ipynb", "executed")
+    reproduce._finish(here.store, "01_first", "k", 0.0)
+    return here.store
+
+
+def line(values):
+    figure, axes = plt.subplots()
+    axes.plot(values)
+    return figure
+
+
+def test_drawing_the_same_figure_again_changes_no_record(drawn, monkeypatch):
+    record = drawn.figures / "squares.provenance.json"
+    before = record.read_bytes()
+    monkeypatch.setattr(facts, "commit", lambda: {"commit": "two", "dirty": True})
+    assert notebook.redraw("smoke") == ["squares"]
+    assert record.read_bytes() == before
+    assert reproduce._up_to_date(drawn, "01_first", "k")
+    assert provenance.verify(drawn) == []
+
+    monkeypatch.setitem(plotting.FIGURES, "squares", lambda table: line(-table["square"]))
+    notebook.redraw("smoke")
+    assert facts.read_json(record)["commit"] == "two"
+    assert not reproduce._up_to_date(drawn, "01_first", "k")
+    assert provenance.verify(drawn) == []
+
+
+@pytest.mark.parametrize(
+    "old", [{"dirty": True}, {"created": "2000-01-01T00:00:00.000+00:00"}, {"seeds": [1]}]
+)
+def test_a_record_that_should_be_another_is_not_kept(drawn, old):
+    """Of uncommitted code, from before its run was computed, or of other seeds."""
+    record = drawn.figures / "squares.provenance.json"
+    facts.write_json(record, {**facts.read_json(record), **old})
+    notebook.redraw("smoke")
+    found = facts.read_json(record)
+    assert all(found[name] != value for name, value in old.items())
+    assert provenance.verify(drawn) == []
 
 
 def test_the_key_follows_cells_profile_and_parameters(folder):

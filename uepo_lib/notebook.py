@@ -19,7 +19,7 @@ import uepo_lib.figures  # noqa: F401 - registers every figure
 from uepo_lib import execution, facts, loads, plotting, profiles
 from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.profiles import Budget
-from uepo_lib.provenance import SUFFIX, record_output
+from uepo_lib.provenance import SUFFIX, keeping, record_output
 from uepo_lib.runs import Run, Store
 
 OUTPUT = re.compile(r"figures/[\w-]+\.png|tables/[\w-]+\.csv")
@@ -158,7 +158,8 @@ def _say_loaded(_: object) -> None:
 def redraw(profile: str) -> list[str]:
     """Draw every figure of ``profile`` again from its table; the names of those drawn.
 
-    What a figure says of its runs, seeds and task is read from its table's provenance.
+    What a figure says of its runs, seeds and task is read from its table's provenance. A figure
+    that comes out as it was keeps its own, so the notebook that made it stays up to date.
     """
     store, done = Store.open(profile), []
     for name in plotting.FIGURES:
@@ -172,7 +173,10 @@ def redraw(profile: str) -> list[str]:
         outputs = (f"figures/{name}.png",)
         here = Context("", profile, profiles.budget(profile), store, "cpu", outputs)
         drawn = plotting.draw(name, pd.read_csv(table))
-        with execution.environment({"UEPO_NOTEBOOK": origin["notebook"] or ""}):
+        with (
+            keeping(store.figures / (name + SUFFIX), runs),
+            execution.environment({"UEPO_NOTEBOOK": origin["notebook"] or ""}),
+        ):
             here.figure(drawn, name, runs, task=origin["task"], seeds=origin["seeds"])
         done.append(name)
     return done

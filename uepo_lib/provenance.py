@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from uepo_lib.runs import Run, Spec, Store, problems
 
 SUFFIX = ".provenance.json"
 FIELDS = ("runs", "profile", "seeds", "task", "commit", "dirty", "notebook", "created", "outputs")
+MADE = ("commit", "dirty", "created")
+"""The fields that say when and at which commit, not what."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,23 @@ def record_output(
     target = outputs[0].with_name(outputs[0].stem + SUFFIX)
     facts.write_json(target, content)
     return target
+
+
+@contextmanager
+def keeping(path: Path, runs: Iterable[Run]) -> Iterator[None]:
+    """Put the provenance at ``path`` back as it was, if what is written within says the same.
+
+    The same are files, runs and labels; when and at which commit may differ. One that is older than
+    a run of ``runs``, or of uncommitted code where the new one is not, is not put back.
+    """
+    before = facts.read_json(path) if path.is_file() else None
+    yield
+    after = facts.read_json(path)
+    if before is None or {**after, **{name: before.get(name) for name in MADE}} != before:
+        return
+    outdated = any(run.record["created"] > before["created"] for run in runs)
+    if not outdated and (after["dirty"] or not before["dirty"]):
+        facts.write_json(path, before)
 
 
 def verify(store: Store) -> list[Problem]:
