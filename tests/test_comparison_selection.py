@@ -33,6 +33,19 @@ def test_offline_improvement_compares_the_same_members() -> None:
         assert found["judged"] == pytest.approx(100.0)
 
 
+@pytest.mark.parametrize("before", [-100.0, 0.0])
+def test_a_gain_by_am_q_has_no_share_of_what_is_not_positive(before: float) -> None:
+    """Half of the loss is gone: by division the second seed's AM-Q would fall by 50 %."""
+    rows = [
+        {"task": "t", "seed": seed, "method": method, "score": 1.0, "sampled": 1.0,
+         "dead_zero": (100.0, before)[seed] + bonus}
+        for seed in range(2)
+        for method, bonus in (("Uni-O4", 50.0), ("Uni-O4, clones", 0.0))
+    ]  # fmt: skip
+    found = says.offline_improvement(pd.DataFrame(rows))
+    assert found["judged"].isna().all() and (found["gain"] == 0).all()
+
+
 def test_am_q_is_judged_by_rank_and_by_what_its_choice_loses() -> None:
     truth = [10.0, 40.0, 30.0, 20.0]
     rows = [

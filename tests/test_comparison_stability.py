@@ -33,6 +33,28 @@ def test_each_rule_of_stability_fails_by_itself(
         assert found[rule] == (0 if rule == failed else 1), rule
 
 
+@pytest.mark.parametrize("level", [-20.0, 0.0])
+def test_to_hold_is_not_defined_where_nothing_scores_above_0(level: float) -> None:
+    """The last three evaluations are the highest one: 0.9 of −20 is a level above it."""
+    changes = {"start": level - 5, "end": level, "gain": 5.0, "first_look": level - 5,
+               "last_three": level, "highest": level}  # fmt: skip
+    online = table(**changes)
+    stable = says.stability(online).set_index("task")
+    assert stable["holds"].isna().to_dict() == {"pen-cloned": False, "hopper-medium": True}
+    assert (stable[["not_below_start", "moved"]] == 1).all(axis=None)
+    found = explained(online).loc["hopper-medium"]
+    assert found["cause"].startswith(
+        "to hold is not defined: the highest evaluation of 3 of 3 seeds is not positive; "
+    )
+    assert "points are lost" not in found["cause"] and found["attempts"]
+
+
+def test_one_seed_below_0_leaves_its_task_without_a_share() -> None:
+    online = table(gain=10.0)
+    online.loc[online.index[-1], ["last_three", "highest"]] = [-2.0, -1.0]
+    assert says.stability(online)["holds"].isna().tolist() == [False, True]
+
+
 def table(**changes: float) -> pd.DataFrame:
     """Three seeds of a task that gains, and of one with ``changes``."""
     rows = [

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from uepo_lib.claims import LABELS
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import comparison_verdict as says
 
@@ -64,6 +65,21 @@ def test_the_claim_is_relative_to_their_total(gain: float, label: str) -> None:
     found, verdict = says.relative_claim(gained, "end", "locomotion")
     assert found.mean == pytest.approx(gain / 60, abs=0.01)
     assert verdict == label
+
+
+def test_a_share_of_a_base_that_is_not_positive_is_not_defined() -> None:
+    """Theirs are −40 a task: divided by their total, 10 points gained would read as a loss."""
+    scores, online = tables(10.0, 0.2)
+    gained = says.gains(scores.assign(offline=scores["offline"] - 100),
+                        online.assign(end=online["end"] - 100), says.PAIRS)  # fmt: skip
+    assert (gained.loc[gained["measure"] == "end", "gain"] > 0).all()
+    for measure in ("offline", "end"):
+        found, verdict = says.relative_claim(gained, measure, "locomotion")
+        assert np.isnan([found.mean, found.low, found.high]).all()
+        assert verdict == says.UNTESTABLE and verdict in LABELS
+    text, verdict = says.relative_told(gained, "end", "hand") or ("", "")
+    assert text == "not defined (the base is not positive) on pen-cloned"
+    assert verdict == says.UNTESTABLE
 
 
 def test_gains_are_paired_and_the_mean_of_tasks() -> None:

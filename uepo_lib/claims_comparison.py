@@ -23,7 +23,7 @@ def relative(gained: pd.DataFrame, family: str, measure: str) -> Found:
     """The gain on totals, relative to Uni-O4's, as the paper computes it."""
     told = comparison_verdict.relative_told(gained, measure, family)
     if told is None:
-        return Found("no task of that family at this profile", 0, "not testable here")
+        return Found("no task of that family at this profile", 0, comparison_verdict.UNTESTABLE)
     return Found(told[0], gained["seed"].nunique(), told[1])
 
 

@@ -89,7 +89,7 @@ def offline_improvement(selection: pd.DataFrame) -> pd.DataFrame:
     """Is Uni-O4's offline phase better than its own clones? The same members before and after, by
     their true returns, with "noise-free" and with "sampled" actions, and by AM-Q, which accepted
     them: task, actions, before, after, gain, low, high (over seeds), judged (the mean gain by AM-Q,
-    in percent), seeds."""
+    in percent; NaN if some seed's before is not positive, which has no share), seeds."""
     pair = selection[selection["method"].isin(["Uni-O4", "Uni-O4, clones"])]
     means = pair.pivot_table(
         index=["task", "seed"], columns="method", values=["score", "sampled", "dead_zero"],
@@ -98,7 +98,9 @@ def offline_improvement(selection: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for task, part in means.groupby(level="task", sort=False):
         judge = part["dead_zero"]
-        by_am_q = 100 * float((judge["Uni-O4"] / judge["Uni-O4, clones"] - 1).mean())
+        base = judge["Uni-O4, clones"]
+        share = judge["Uni-O4"] / base.where(base > 0) - 1
+        by_am_q = 100 * float(share.mean(skipna=False))
         for actions, name in (("noise-free", "score"), ("sampled", "sampled")):
             before, after = part[name]["Uni-O4, clones"], part[name]["Uni-O4"]
             found = mean_interval(after - before)

@@ -21,15 +21,20 @@ NOISE = 2.0
 
 
 def stability(online: pd.DataFrame, row: str = "uepo") -> pd.DataFrame:
-    """A row a task: gain with its interval over seeds, and the share of seeds that meet each
-    rule."""
+    """A row a task: gain with its interval over seeds, and the share of seeds that meet each rule.
+
+    ``holds`` is NaN where some seed's highest evaluation is not positive: a share of it is no level
+    below it.
+    """
     rows = []
     for task, part in online[online["row"] == row].groupby("task", sort=False):
         found = mean_interval(part["gain"])
-        holds = part["last_three"] >= HOLDS * part["highest"]
+        defined = part["highest"] > 0
+        holds = (part["last_three"] >= HOLDS * part["highest"]).astype(float).where(defined)
         rows.append(
             {"task": task, "start": part["start"].mean(), "end": part["end"].mean(),
-             "gain": found.mean, "low": found.low, "high": found.high, "holds": holds.mean(),
+             "gain": found.mean, "low": found.low, "high": found.high,
+             "holds": holds.mean(skipna=False),
              "not_below_start": (part["last_three"] >= part["first_look"]).mean(),
              "moved": (part["shift"] > MOVED).mean(), "shift": part["shift"].mean(),
              "seeds": len(part)}
@@ -46,7 +51,8 @@ def explained(table: pd.DataFrame, online: pd.DataFrame, row: str = "uepo") -> p
     causes, attempts = [], []
     for found in table.itertuples():
         part = online[(online["row"] == row) & (online["task"] == found.task)]
-        failed = min(getattr(found, rule) for rule in RULES) < 1 or not gains
+        met = all(getattr(found, rule) == 1 for rule in RULES)  # what is NaN is not met
+        failed = not met or not gains
         causes.append(cause(part) if failed else "")
         attempts.append(settings.attempts(str(found.task)) if failed else "")
     return table.assign(cause=causes, attempts=attempts)
@@ -54,11 +60,15 @@ def explained(table: pd.DataFrame, online: pd.DataFrame, row: str = "uepo") -> p
 
 def cause(part: pd.DataFrame) -> str:
     """What the online phases of one row and task show, a row a seed, that would explain why they do
-    not gain or do not hold; where nothing does, that is said."""
+    not gain or do not hold; where nothing does, that is said, as it is where to hold is not
+    defined."""
     full = int((part["to_expert"] == 0).sum())
     stopped, price = part["stopped"].mean(), part["dip_exploring"].mean()
     lost = _lost(part)
     chance = lost <= NOISE * np.sqrt(4 / 3) * part["noise"]
+    below = int((part["highest"] <= 0).sum())
+    told = f"the highest evaluation of {below} of {len(part)} seeds is not positive"
+    undefined = [f"to hold is not defined: {told}"] if below else []
     signs = []
     if full > MOST * len(part):
         signs.append(f"no room: {full} of {len(part)} seeds start at 90 % of the expert or above")
@@ -69,14 +79,14 @@ def cause(part: pd.DataFrame) -> str:
     if stopped > MOST:
         signs.append(f"small steps: the KL target cut {stopped:.0%} of the updates short")
     if signs:
-        return "; ".join(signs)
+        return "; ".join([*undefined, *signs])
     worst = f"{lost.max():.1f} points are lost in the worst seed" if lost.max() > 0 else "none lost"
-    return f"not explained: {worst}, with room left"
+    return "; ".join([*undefined, f"not explained: {worst}, with room left"])
 
 
 def _lost(part: pd.DataFrame) -> pd.Series:
-    """By how much a seed's last three evaluations fail: below the highest, or below the first."""
-    falls = (part["highest"] - part["last_three"]).where(
-        part["last_three"] < HOLDS * part["highest"], 0.0
-    )
+    """By how much a seed's last three evaluations fail: below the highest, if it is positive, or
+    below the first."""
+    fell = (part["highest"] > 0) & (part["last_three"] < HOLDS * part["highest"])
+    falls = (part["highest"] - part["last_three"]).where(fell, 0.0)
     return falls.clip(lower=(part["first_look"] - part["last_three"]).clip(lower=0.0))

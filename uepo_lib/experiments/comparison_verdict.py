@@ -6,6 +6,8 @@ one task and seed.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -22,6 +24,8 @@ from uepo_lib.statistics import (
 
 CLAIMED = {"locomotion": 0.059, "hand": 0.124}
 """The paper's gains over Uni-O4, relative to Uni-O4's total."""
+UNTESTABLE = "not testable here"
+"""The label of a claim that these tables cannot be asked about."""
 MEASURES = {"offline": "offline score", "auc": "mean score online", "end": "final score"}
 
 AT_ONE = "UEPO, κ = 1 over Uni-O4"
@@ -249,11 +253,18 @@ def of_family(gained: pd.DataFrame, family: str) -> pd.DataFrame:
 def relative_claim(
     gained: pd.DataFrame, measure: str, family: str, pair: str = "headline"
 ) -> tuple[Interval, str]:
-    """The paper's claim for ``family``: the gain on totals over tasks, relative to theirs, with its
-    interval over seeds, and the verdict against :data:`CLAIMED`."""
+    """The paper's claim for ``family``: the gain on totals over tasks, relative to the mean over
+    seeds of their totals, with its interval over seeds, and the verdict against :data:`CLAIMED`.
+
+    The interval takes that base as known, so it is the gain's alone. A share of a base that is not
+    positive is not defined: NaN, and the verdict :data:`UNTESTABLE`.
+    """
     part = gained[(gained["pair"] == pair) & (gained["measure"] == measure)]
     totals = part.groupby("seed")[["ours", "theirs"]].sum()
-    found = mean_interval((totals["ours"] - totals["theirs"]) / totals["theirs"].mean())
+    base = totals["theirs"].mean()
+    if base <= 0:  # the sign of the share would be the opposite of the gain's
+        return Interval(math.nan, math.nan, math.nan), UNTESTABLE
+    found = mean_interval((totals["ours"] - totals["theirs"]) / base)
     return found, verdict_on_gain(found, len(totals), CLAIMED[family])
 
 
@@ -279,4 +290,6 @@ def _share(gained: pd.DataFrame, measure: str, family: str, pair: str, named: bo
     share, _ = relative_claim(gained, measure, family, pair)
     tasks = ", ".join(dict.fromkeys(gained.loc[gained["pair"] == pair, "task"]))
     within = f"{share.mean:+.1%} [{share.low:+.1%}, {share.high:+.1%}]"
+    if math.isnan(share.mean):
+        within = "not defined (the base is not positive)"
     return f"{within} on {tasks}" if named else within
