@@ -65,7 +65,7 @@ def _positive_area(width: float, left: float, right: float) -> float:
 
 
 def steps_to(steps: ArrayLike, scores: ArrayLike, level: float) -> StepsTo:
-    """The first step at which the curve is at ``level`` or above."""
+    """The first step at which the curve is at ``level`` or above; it never is where that is NaN."""
     x, y = _curve(steps, scores)
     reached = np.flatnonzero(y >= level)
     if len(reached) == 0:

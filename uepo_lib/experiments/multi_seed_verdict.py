@@ -1,7 +1,7 @@
 """What the tables of E1 say. Pure functions, each claim's sign fixed before any was computed.
 
 A claim is a difference, one number a seed, that the paper's idea makes positive. Two sets are
-compared on the same seeds, and in return over equally many episodes from the same resets. Four
+compared on the same seeds, and in return over equally many episodes from the same resets. Five
 things came after a table had been seen: equal episodes where guided sets play fewer, the claim
 against n models without noise, the stronger rival in routes, the margin of what guidance may cost,
 and that a route is kept or not among episodes that arrive.

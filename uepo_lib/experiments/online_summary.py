@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -123,12 +124,17 @@ def _state_shift(run: Run, study: Study) -> dict[str, float]:
 
 
 def expert_level(study: Study) -> float:
-    """90 % of the mean return of the robot's expert dataset, normalised; 90 where there is none."""
+    """90 % of the mean return of the robot's expert dataset, normalised; 90 where there is none.
+
+    NaN, a level that no curve reaches, if no episode of it was played to its end, as on budgets
+    that log fewer steps than an episode has.
+    """
     robot = study.task.robot
     if study.task.source != "local":
         return 100 * EXPERT_SHARE
     expert = load_data(f"{robot.name}-expert", study.profile, False)
-    return EXPERT_SHARE * robot.normalised(float(expert.episode_returns().mean()))
+    returns = expert.episode_returns()
+    return EXPERT_SHARE * robot.normalised(float(returns.mean()) if len(returns) else math.nan)
 
 
 def curve(run: Run, robot: Robot, facts: dict[str, Any], before: int = 0) -> pd.DataFrame:
