@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from env_toys import ConstantPolicy, identity, scripted_robot
 from model_toys import randn
 from torch import Tensor
 
-from uepo_lib import dynamics, evaluation, finetuning, values
+from uepo_lib import dynamics, evaluation, finetuning, profiles, values
 from uepo_lib.errors import UsageError
 from uepo_lib.evaluation import EVALUATION_SEED, AMQConfig, am_q, evaluate
 from uepo_lib.finetuning import Watch, fine_tune
@@ -338,3 +339,10 @@ def test_a_policy_that_is_best_as_it_began_is_not_played_again(tmp_path: Path) -
     assert torch.equal(returns["best"], returns["start"])
     looked, scored = 4 * 2 + 2 * 2, 2 * 4
     assert run.progress()["environment"]["evaluation"]["episodes"] == looked + scored
+
+
+def test_a_budget_says_how_an_online_phase_is_watched() -> None:
+    """All of it but the probe; part of the configuration that names a run."""
+    watched = profiles.SMOKE.watched
+    assert {*watched, "probe"} == {field.name for field in fields(Watch)}
+    assert watched == {"episodes": 3, "curve_episodes": 2, "curve_points": 1}

@@ -71,6 +71,15 @@ class Budget:
     curve_points: int
     """How many evaluations there are between."""
 
+    @property
+    def watched(self) -> dict[str, int]:
+        """The sizes of ``finetuning.Watch``, and their part of an online run's configuration."""
+        return {
+            "episodes": self.evaluation_episodes,
+            "curve_episodes": self.curve_episodes,
+            "curve_points": self.curve_points,
+        }
+
 
 SMOKE = Budget(
     num_transitions=4_000,

@@ -255,11 +255,7 @@ def soft_actor_critic(study: Study, **changes: Any) -> Product[Any]:
         "utd_ratio": PUBLISHED_UTD if study.profile == "paper" else 1,
         **changes,
     })  # fmt: skip
-    watched = {
-        "episodes": budget.evaluation_episodes,
-        "curve_episodes": budget.curve_episodes,
-        "curve_points": budget.curve_points,
-    }
+    watched = budget.watched
 
     def produce(run: Run) -> None:
         probe = study.starts(256, "probe")[:, -1:]

@@ -234,11 +234,7 @@ class Study(Learners):
         chained = "action_horizon" in policy.config
         component = component or ("chain_ppo" if chained else "gaussian_ppo")
         cfg = self.config(component, **changes)
-        watched = {
-            "episodes": self.budget.evaluation_episodes,
-            "curve_episodes": self.budget.curve_episodes,
-            "curve_points": self.budget.curve_points,
-        }
+        watched = self.budget.watched
 
         def produce(run: Run) -> None:
             watch = finetuning.Watch(**watched, probe=self.starts(256, "probe"))
