@@ -209,14 +209,6 @@ def test_members_start_as_policies_of_their_own_and_sets_are_nested() -> None:
     assert torch.pdist(plans.flatten(1)).min() > 1e-4
 
 
-def test_description_and_tensors_rebuild_the_ensemble() -> None:
-    made, states = GaussianEnsemble(SMALL, 3, 5), randn(3, 4, 2, 3)
-    described = made.describe()
-    again = GaussianEnsemble(GaussianConfig(**described["config"]), described["n"])
-    again.load_state_dict(made.state_dict())
-    assert torch.equal(again.act(states), made.act(states))
-
-
 # ---- training ------------------------------------------------------------------------------------
 
 

@@ -117,13 +117,6 @@ def test_building_leaves_the_global_generator_alone_and_depends_on_the_seed() ->
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_description_and_tensors_rebuild_the_policy() -> None:
-    made, states = policy(), randn(1, 4, 2, 3)
-    again = GaussianPolicy(GaussianConfig(**made.describe()), seed=9)
-    again.load_state_dict(made.state_dict())
-    assert torch.equal(again.act(states), made.act(states))
-
-
 @pytest.mark.parametrize(
     "change",
     [

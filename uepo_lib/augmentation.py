@@ -185,10 +185,6 @@ class Synthetic:
     simulator_steps: int
     simulator_resets: int
 
-    def acceptance(self, epsilons: Tensor) -> Tensor:
-        """The share of trajectories below each ε: look at this curve before choosing one."""
-        return (self.excess.unsqueeze(0) < epsilons.unsqueeze(1)).float().mean(1)
-
     def summary(self) -> dict[str, float | None]:
         """Numbers for the record of a run. Simulator steps and resets are real interaction.
 

@@ -234,8 +234,9 @@ def calibrate_all(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
 
 
 def recorded() -> tuple[dict[str, str], ...]:
-    """The values that the thresholds come from (``failure.csv``): E8 at laptop, seeds 0 to 4,
-    columns seed, setting, cause, signature, provoked (1 or 0), value."""
+    """The values that the thresholds come from (``failure.csv``): E8 at laptop, seeds 0 to 4, as
+    ``failure_verdict.to_record`` took them from its findings; columns seed, setting, cause,
+    signature, provoked (1 or 0), value."""
     with (Path(__file__).parent / "failure.csv").open(encoding="utf-8", newline="") as file:
         return tuple(csv.DictReader(file))
 

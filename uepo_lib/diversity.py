@@ -21,7 +21,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -159,10 +159,6 @@ class GaussianEnsemble(GaussianPolicy):
         many = states.repeat(num_samples, 1, 1)
         terms = self.separation(many, generator)
         return terms.view(self.n, num_samples, len(states)).mean(dim=(0, 1))
-
-    def describe(self) -> dict[str, Any]:
-        """``{"n": ..., "config": ...}``; with the tensors of ``state_dict`` it rebuilds the set."""
-        return {"n": self.n, "config": super().describe()}
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -145,10 +145,6 @@ class GaussianPolicy(nn.Module):
         """Entropy in nats of the chunk's distribution: (...)."""
         log_std = self(states)[1]
         return (log_std + 0.5 * (1 + LOG_2PI)).sum((-2, -1))
-
-    def describe(self) -> dict[str, Any]:
-        """The config as JSON; with the tensors of ``state_dict`` it rebuilds the policy."""
-        return asdict(self.config)
 
 
 class SquashedGaussian(nn.Module):

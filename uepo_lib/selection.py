@@ -6,13 +6,12 @@ starts, with the same draws of elites. At κ = 0 all noises are the same policy,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.dynamics import DynamicsModel
@@ -49,16 +48,6 @@ def candidates(policies: SubPolicies, kappas: Sequence[float] = KAPPAS) -> SubPo
         action_horizon=policies.action_horizon,
         num_denoising_steps=policies.num_denoising_steps,
     )
-
-
-def tune(
-    policies: SubPolicies,
-    score: Callable[[SubPolicies], Tensor],
-    kappas: Sequence[float] = KAPPAS,
-) -> tuple[int, float]:
-    """The pair (i, κ) with the largest ``score``, which maps C sub-policies to (C,)."""
-    best = int(score(candidates(policies, kappas)).argmax())
-    return pairs(policies.n, kappas)[best]
 
 
 @dataclass(frozen=True)
