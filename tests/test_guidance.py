@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from uepo_lib.errors import UsageError
 from uepo_lib.figures import guidance
 from uepo_lib.figures import guidance_robots as _figures  # noqa: F401 - registers its figures
 from uepo_lib.figures.survival import AFTER
-from uepo_lib.guided_sets import LONG, SHIPPED, STRONG
+from uepo_lib.guided_sets import FEWER, FEWER_TOLD, LONG, SHIPPED, STRONG, GuidedRobot
 from uepo_lib.stages import Product, Study
 from uepo_lib.subpolicies import SubPolicies
 from uepo_lib.survival import survival, trace
@@ -252,4 +253,18 @@ def test_returns_over_fewer_episodes_stand_apart(settings: tuple, marks: int) ->
     rows = [("pen", 0, str(s), "guided", member, 1.0) for s in settings for member in (0, 1)]
     columns = ["task", "seed", "setting", "set", "member", "score"]
     (axes,) = plotting.draw("04_robot_returns", pd.DataFrame(rows, columns=columns)).axes
-    assert [text.get_text() for text in axes.texts] == ["half the episodes"] * marks
+    assert [text.get_text() for text in axes.texts] == [FEWER_TOLD] * marks
+
+
+def test_the_long_chain_plays_as_few_episodes_as_figures_say() -> None:
+    played: dict[str, int] = {}
+    robot = object.__new__(GuidedRobot)
+    robot.study = SimpleNamespace(  # type: ignore
+        budget=SimpleNamespace(curve_episodes=10),
+        evaluate=lambda policies, episodes: played.update({policies: episodes}),
+    )
+    robot.sets = lambda setting: {"guided": str(setting.steps)}  # type: ignore
+    for setting in (SHIPPED, STRONG, LONG):
+        robot.played(setting, "guided")
+    assert played == {str(SHIPPED.steps): 10, str(LONG.steps): 10 // FEWER}
+    assert {2: "half"}[FEWER] == FEWER_TOLD.split()[0]

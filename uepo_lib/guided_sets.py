@@ -42,6 +42,8 @@ PLAYED = (
     (STRONG, "final"), (LONG, "unguided"), (LONG, "guided"),
 )  # fmt: skip
 """What is played in the environment; a guided set pays n plans for one, so not everything is."""
+FEWER, FEWER_TOLD = 2, "half the episodes"
+"""The long chain plays one in ``FEWER`` of the episodes, and how figures say so."""
 FINAL = {"control": "final", "revision": 2}
 """What names the runs of white noise on the final actions; 2: equal in power once it is clipped."""
 
@@ -97,10 +99,10 @@ class GuidedRobot:
         return plain.with_guidance(replace(guidance, config=config))
 
     def played(self, setting: Setting, name: str) -> Product[Evaluation]:
-        """True returns of one set, in the profile's shorter evaluation; half of it for the long
-        chain."""
+        """True returns of one set, in the profile's shorter evaluation; one in :data:`FEWER` of
+        its episodes for the long chain."""
         episodes = self.study.budget.curve_episodes
-        counts = {SHIPPED.steps: episodes, LONG.steps: max(1, episodes // 2)}
+        counts = {SHIPPED.steps: episodes, LONG.steps: max(1, episodes // FEWER)}
         return self.study.evaluate(self.sets(setting)[name], counts[setting.steps])
 
     def returns(self) -> dict[tuple[Setting, str], Product[Evaluation]]:

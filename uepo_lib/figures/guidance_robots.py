@@ -19,7 +19,7 @@ from uepo_lib import plotting
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.divergence import calibrate_threshold, low_pass, nearest_neighbour
 from uepo_lib.figures.guidance import NAMES, SETS, four_sets, paired, reached
-from uepo_lib.guided_sets import LONG, SHIPPED, GuidedRobot, Setting
+from uepo_lib.guided_sets import FEWER_TOLD, LONG, SHIPPED, GuidedRobot, Setting
 from uepo_lib.likelihood import estimation_errors, log_likelihood_bound
 from uepo_lib.runs import Run
 from uepo_lib.statistics import mean_interval
@@ -265,7 +265,7 @@ def draw_robot_guidance(table: pd.DataFrame) -> Figure:
 def draw_robot_returns(table: pd.DataFrame) -> Figure:
     """Each sub-policy's mean return, a panel a task, a column a set.
 
-    Chains of different lengths stand apart: the long one plays half the episodes
+    Chains of different lengths stand apart: the long one plays fewer episodes
     (``GuidedRobot.played``), so its columns compare with one another alone.
     """
     tasks = list(table["task"].unique())
@@ -286,7 +286,7 @@ def draw_robot_returns(table: pd.DataFrame) -> Figure:
         if 0 < len(long) < len(chains):
             axes.axvline(min(long) - 0.5, color="0.7", linestyle=":", linewidth=1)
             axes.text(
-                min(long) - 0.4, 1.0, "half the episodes", transform=axes.get_xaxis_transform(),
+                min(long) - 0.4, 1.0, FEWER_TOLD, transform=axes.get_xaxis_transform(),
                 fontsize=7, color="0.4", va="bottom",
             )  # fmt: skip
     panels[0].set_ylabel("mean return (normalised)")
