@@ -477,6 +477,21 @@ def test_a_committed_product_does_not_compute_its_parents(world: World, elsewher
     assert study.store.finished() == []
 
 
+def test_a_product_says_which_committed_run_it_was_computed_from(
+    world: World, elsewhere: Path
+) -> None:
+    reference = elsewhere / "reference"
+    clone = world.bc.clone.run
+    shutil.copytree(clone.folder, reference / "runs" / clone.id)
+    study = tiny()
+    study.store = Store(study.store.root, reference)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("UEPO_PRETRAINED")
+        online = bc(study).online
+        assert online.run.record["read"] == [clone.id]
+    assert online.run.record["artefacts"] == world.bc.online.run.record["artefacts"]
+
+
 def test_simple_products_are_lazy(world: World, elsewhere: Path) -> None:
     study = tiny()
     assert study.diffusion_policy().value is not None

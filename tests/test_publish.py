@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -167,6 +168,23 @@ def test_refuses_what_is_not_a_checkout(tmp_path: Path) -> None:
 def test_refuses_results_that_do_not_hold_together(repository: Path, store: Store) -> None:
     (store.figures / "curve.png").write_text("y")
     refused(repository, "1 problems, the first: figures/curve")
+
+
+def test_refuses_what_builds_on_a_run_that_was_read(
+    repository: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UEPO_PRETRAINED", raising=False)
+    reader = Store(store.root, repository.parent / "reference")
+    shutil.copytree(store.runs / SPEC.id, repository.parent / "reference" / "runs" / SPEC.id)
+    for run_id in (SPEC.id, CHILD.id):
+        shutil.rmtree(store.runs / run_id)
+    run = reader.get_or_train(CHILD, train, needs=lambda: [reader.get_or_train(SPEC, train)])
+    for folder, name in ((store.figures, "curve.png"), (store.tables, "curve.csv")):
+        record_output(folder / name, [run], profile="smoke", seeds=[3], task="toy")
+    for reading in (None, ["stray"]):
+        refused(repository, f"builds on {SPEC.id} of the committed set; .*=0", reading=reading)
+    store.get_or_train(SPEC, train)  # the parent alone does not help
+    refused(repository, f"builds on {SPEC.id} of the committed set; .*=0")
 
 
 def test_refuses_nothing_to_publish(repository: Path, store: Store) -> None:

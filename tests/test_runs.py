@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -418,6 +420,63 @@ def test_committed_run_is_read_by_its_reading_key(
         UsageError, match=r"note\.json does not match its hash; .*UEPO_PRETRAINED=0"
     ):
         Store(tmp_path / "fresh", reference).get_or_train(here, never)
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store without runs, beside a committed one of SPEC."""
+    monkeypatch.delenv("UEPO_PRETRAINED", raising=False)
+    reference = tmp_path / "reference"
+    Store(reference).get_or_train(SPEC, train)
+    return Store(tmp_path / "local", reference)
+
+
+CHILD = Spec("child", {"seed": 3, "lr": 0.05}, parents=(SPEC.key,))
+
+
+def child_of(store: Store, produce: Callable[[Run], None] = train) -> Run:
+    return store.get_or_train(CHILD, produce, needs=lambda: [store.get_or_train(SPEC, train)])
+
+
+def test_what_was_computed_from_a_committed_run_says_so_and_is_computed_again(
+    reader: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grandchild = Spec("grandchild", {"seed": 3, "lr": 0.05}, parents=(CHILD.key,))
+
+    def last(produce: Callable[[Run], None]) -> Run:
+        return reader.get_or_train(grandchild, produce, needs=lambda: [child_of(reader, produce)])
+
+    run = last(train)
+    assert run.record["read"] == child_of(reader, never).record["read"] == [SPEC.id]
+    assert last(never).folder == run.folder  # where it may be read, it is finished
+    assert [run.id for run in reader.finished()] == [CHILD.id, grandchild.id]
+    assert verify(reader) == []  # each is what its record says
+
+    monkeypatch.setenv("UEPO_PRETRAINED", "0")
+    capsys.readouterr()
+    again = last(train)
+    assert f"{CHILD.id}: computed from {SPEC.id}, which was read" in capsys.readouterr().out
+    computed = [again.id, CHILD.id, SPEC.id]
+    assert [entry["id"] for entry in reader.computed()[2:]] == computed[::-1]
+    assert all("read" not in reader.find(run_id).record for run_id in computed)
+    assert last(never).folder == again.folder
+
+
+def test_a_checkpoint_from_a_committed_run_is_not_gone_on_with(
+    reader: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe: Any = interrupted_at(checkpoint=4, last=7)
+    with pytest.raises(Interrupted):
+        child_of(reader, recipe)
+    resumed = Run.start(reader.partial(CHILD.id), CHILD, [SPEC.id])
+    assert (resumed.resumed_at, resumed.progress()["read"]) == (4, [SPEC.id])
+
+    monkeypatch.setenv("UEPO_PRETRAINED", "0")
+    with pytest.raises(Interrupted):  # as it begins at the first step
+        child_of(reader, recipe)
+    run = child_of(reader, recipe)
+    assert (run.record["resumes"], "read" in run.record) == (1, False)
+    assert f"training {CHILD.id} from step 4" in capsys.readouterr().out
 
 
 def test_results_root_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,8 @@ def publish(
     Raises:
         UsageError: a dirty tree, nothing to publish, a result that does not hold together, an
             executed notebook that failed, is not the one in ``notebooks/`` or was executed with
-            another library, a record of uncommitted code, too large a set.
+            another library, a record of uncommitted code, a run that is read from the committed set
+            or builds on one that was, too large a set.
     """
     root = require_clean(repository)
     store = Store.open(profile)
@@ -58,8 +59,13 @@ def publish(
     if not provenance.outputs(store):
         raise UsageError(f"profile {profile!r}: no figures or tables in {store.root}")
     notebooks = _executed(store, root / "notebooks", profile)
-    shown = _with_ancestors(store, _shown(store))
     kept = _select(store, reading, max_megabytes) if reading is not None else None
+    if read := store.read([*map(store.find, _shown(store)), *(kept or ())]):
+        raise UsageError(
+            f"profile {profile!r}: builds on {', '.join(read)} of the committed set; compute it "
+            "with UEPO_PRETRAINED=0"
+        )
+    shown = _with_ancestors(store, _shown(store))
     _require_committed_code(store, [*shown, *(kept or [])])
 
     reference = root / "results" / "reference"

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,19 +171,27 @@ class Recording:
     # -- life
 
     def progress(self) -> dict[str, Any]:
-        """Wall time in seconds over all resumes, their number, environment steps by purpose."""
+        """Wall time in seconds over all resumes, their number, environment steps by purpose; and
+        the committed runs that it builds on, if any."""
         seconds = self._progress["wall_s"] + time.monotonic() - self._started
         return {**self._progress, "wall_s": round(seconds, 3)}
 
-    def restore(self) -> None:
-        """Bring the folder back to its checkpoint; without one, start with an empty folder."""
+    def restore(self, read: Sequence[str] = ()) -> None:
+        """Bring the folder back to its checkpoint; without one, start with an empty folder.
+
+        ``read`` are the committed runs that it builds on, and part of the record. A checkpoint of
+        a run that built on others is not gone on with.
+        """
         path = self.folder / CHECKPOINT
-        if not path.is_file():
+        saved = None
+        if path.is_file():
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+        if saved is None or saved["progress"].get("read", []) != list(read):
+            self._progress |= {"read": list(read)} if read else {}
             if self.folder.exists():
                 shutil.rmtree(self.folder)
             self.folder.mkdir(parents=True)
             return
-        saved = torch.load(path, map_location="cpu", weights_only=True)
         for file in self._written():
             if file.name not in saved["sizes"]:
                 file.unlink()

@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict
@@ -56,10 +56,13 @@ class Run(Recording):
         return cls(folder, spec, facts.read_json(folder / RECORD))
 
     @classmethod
-    def start(cls, folder: Path, spec: Spec) -> Run:
-        """Open the working folder of ``spec``, at its checkpoint if there is one."""
+    def start(cls, folder: Path, spec: Spec, read: Sequence[str] = ()) -> Run:
+        """Open the working folder of ``spec``, at its checkpoint if there is one.
+
+        ``read`` are the ids of the committed runs that it builds on, see :meth:`Store.read`.
+        """
         run = cls(folder, spec, {"status": "running"})
-        run.restore()
+        run.restore(read)
         facts.write_json(folder / CONFIG, asdict(spec))
         return run
 
@@ -120,6 +123,15 @@ def problems(folder: Path) -> list[str]:
     return found
 
 
+def _refused(folder: Path) -> list[str]:
+    """Why the run in ``folder`` is not loaded: its problems, or what it was computed from."""
+    found = problems(folder)
+    if not found and os.environ.get("UEPO_PRETRAINED") == "0":
+        read = facts.read_json(folder / RECORD).get("read", [])
+        found = [f"computed from {name}, which was read, not computed" for name in read]
+    return found
+
+
 class Store:
     """The runs, tables and figures of one profile, and the committed runs that may be read.
 
@@ -152,30 +164,42 @@ class Store:
         *,
         expect: str = "a moment",
         device: str = "cpu",
-        needs: Callable[[], object] = lambda: None,
+        needs: Callable[[], Iterable[Run]] = tuple,
     ) -> Run:
         """The run of ``spec``: loaded if it is finished, else computed by ``produce(run)``.
 
         A printed line says that one is computed; of those found :mod:`loads` tells. A finished run
         is one whose artefacts match their hashes. With no finished run here, a committed one with
-        the same reading key is read, unless ``UEPO_PRETRAINED=0``. ``produce`` writes into the run;
-        if it is interrupted, the next call continues from the checkpoint. A second process waits
-        for the first and loads its result.
+        the same reading key is read, unless ``UEPO_PRETRAINED=0``; what is computed from one keeps
+        so in its record, and is computed again where nothing committed may be read. ``produce``
+        writes into the run; if it is interrupted, the next call continues from the checkpoint. A
+        second process waits for the first and loads its result.
 
         Args:
             spec: what to compute.
             produce: fills the run: logs, tables, tensors, JSON.
             expect: how long that takes, for the reader: "about 3 min".
             device: where ``produce`` computes, for the record.
-            needs: called before computing: gets the parents, so that their time is not this run's.
+            needs: called before computing: gets the parents, so that their time is not this run's,
+                and the record can say which were read.
         """
         run = self._finished(spec) or self._committed(spec)
         if run:
             return run
-        needs()
+        read = self.read(needs())
         with self._locked(spec.id):
             # another process may have finished it while this one waited
-            return self._finished(spec) or self._train(spec, produce, expect, device)
+            return self._finished(spec) or self._train(spec, produce, expect, device, read)
+
+    def read(self, runs: Iterable[Run]) -> list[str]:
+        """The ids of the committed runs among ``runs``, and of those that they were computed from
+        when these were read."""
+        found: set[str] = set()
+        for run in runs:
+            found.update(run.record.get("read", ()))
+            if self.reference is not None and run.folder.parent == self.reference / "runs":
+                found.add(run.id)
+        return sorted(found)
 
     def find(self, run_id: str) -> Run:
         """The finished run with this id, here or in the committed set; ``UsageError`` if none."""
@@ -208,7 +232,7 @@ class Store:
 
     def _finished(self, spec: Spec) -> Run | None:
         folder = self.runs / spec.id
-        if not folder.is_dir() or problems(folder):
+        if not folder.is_dir() or _refused(folder):
             return None
         loads.note(loads.HERE, spec.id)
         return Run.load(folder)
@@ -226,11 +250,13 @@ class Store:
             return Run.load(folder)
         return None
 
-    def _train(self, spec: Spec, produce: Callable[[Run], None], expect: str, device: str) -> Run:
+    def _train(
+        self, spec: Spec, produce: Callable[[Run], None], expect: str, device: str, read: list[str]
+    ) -> Run:
         destination = self.runs / spec.id
         if destination.is_dir():
-            print(f"{spec.id}: {'; '.join(problems(destination))}; computing it again", flush=True)
-        run = Run.start(self.partial(spec.id), spec)
+            print(f"{spec.id}: {'; '.join(_refused(destination))}; computing it again", flush=True)
+        run = Run.start(self.partial(spec.id), spec, read)
         resumed = f" from step {run.resumed_at}" if run.resumed_at else ""
         print(f"training {spec.id}{resumed}: {expect}", flush=True)
         produce(run)

@@ -266,7 +266,8 @@ class Workbench:
 
         def get() -> tuple[Run, ...]:
             return (self.store.get_or_train(
-                spec, produce, expect=expect, needs=lambda: [parent.runs for parent in parents]
+                spec, produce, expect=expect,
+                needs=lambda: [run for parent in parents for run in parent.runs],
             ),)  # fmt: skip
 
         product: Product[T] = Product((spec.key,), get, lambda: read(product.run))
