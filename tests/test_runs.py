@@ -315,6 +315,38 @@ def test_resume_drops_what_the_checkpoint_did_not_see(
     assert not (run.folder / "checkpoint.pt").exists()
 
 
+@pytest.mark.parametrize("loss", ["rows", "table", "artefact"])
+def test_what_lost_what_its_checkpoint_counts_on_starts_over(
+    store: Store, loss: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe: Any = interrupted_at(checkpoint=4, last=7)
+    with pytest.raises(Interrupted):
+        store.get_or_train(SPEC, recipe)
+    path = store.partial(SPEC.id) / ("snapshot.json" if loss == "artefact" else "metrics.csv")
+    if loss == "rows":
+        os.truncate(path, 15)  # as after a power cut: the header, and a row of four
+    else:
+        path.unlink()
+    with pytest.raises(Interrupted):  # as it begins at the first step
+        store.get_or_train(SPEC, recipe)
+    assert f"{SPEC.id}: {path.name} cut short; starting over" in capsys.readouterr().out
+    run = store.get_or_train(SPEC, recipe)
+    assert run.metrics["step"].tolist() == list(range(1, 10))
+    assert run.record["resumes"] == 1
+
+
+def test_rows_are_on_the_disk_before_the_checkpoint_that_counts_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(facts, "flush", lambda path: flushed.append(path.name))
+    recipe: Any = interrupted_at(checkpoint=4, last=7)
+    with pytest.raises(Interrupted):
+        store.get_or_train(SPEC, recipe)
+    checkpoint = next(i for i, name in enumerate(flushed) if "checkpoint.pt" in name)
+    assert "metrics.csv" in flushed[:checkpoint]
+
+
 def test_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     unbroken, killed = Store(tmp_path / "unbroken"), Store(tmp_path / "killed")
     steady = start_process(unbroken, seconds=0)

@@ -97,6 +97,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def flush(path: Path) -> None:
+    """Have a file on the disk, so that a power cut does not take it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file, then put it at ``path`` in one step.
 
@@ -106,8 +112,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        flush(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -98,14 +98,17 @@ class Recording:
         """Append a row to ``metrics.csv``; :class:`TrainingDiverged` if a value is not finite."""
         for name, value in metrics.items():
             if not math.isfinite(value):
-                where = self.folder.name.removeprefix(".").removesuffix(".partial")
-                raise TrainingDiverged(f"{where}: {name} is {value} at step {step}: it diverged")
+                raise TrainingDiverged(
+                    f"{self._name}: {name} is {value} at step {step}: it diverged"
+                )
         self.table("metrics").append({"step": step, **metrics})
 
     def save_checkpoint(self, step: int, state: Mapping[str, Any]) -> None:
         """Keep ``state`` and how far every table has come, in one atomic file."""
         self._require_open()
         path = self.folder / CHECKPOINT
+        for table in self.folder.glob("*.csv"):  # on the disk before the checkpoint counts on them
+            facts.flush(table)
         content = {
             "step": step,
             "state": dict(state),
@@ -186,6 +189,9 @@ class Recording:
         saved = None
         if path.is_file():
             saved = torch.load(path, map_location="cpu", weights_only=True)
+        if saved and (lost := self._lost(saved["sizes"])):
+            print(f"{self._name}: {', '.join(lost)} cut short; starting over", flush=True)
+            saved = None
         if saved is None or saved["progress"].get("read", []) != list(read):
             self._progress |= {"read": list(read)} if read else {}
             if self.folder.exists():
@@ -200,6 +206,17 @@ class Recording:
         self._progress = {**saved["progress"], "resumes": saved["progress"]["resumes"] + 1}
         self._checkpoint = saved
         self.resumed_at = saved["step"]
+
+    @property
+    def _name(self) -> str:
+        """The run's id, of its working folder too."""
+        return self.folder.name.removeprefix(".").removesuffix(".partial")
+
+    def _lost(self, sizes: Mapping[str, int]) -> list[str]:
+        """What a power cut took of the files that a checkpoint counts on: a whole one, or rows."""
+        here = {file.name: file.stat().st_size for file in self._written()}
+        least = {name: size if name.endswith(".csv") else 0 for name, size in sizes.items()}
+        return [name for name, size in least.items() if here.get(name, -1) < size]
 
     def _written(self) -> list[Path]:
         """Tables, artefacts, and what a kill left of a file that was being replaced."""
