@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,6 +204,59 @@ def test_artefact_that_changed_is_computed_again(
     assert f"{name} does not match its hash; computing it again" in capsys.readouterr().out
     assert (again.folder / name).read_bytes() == good
     assert len(store.computed()) == 2
+
+
+def damage(store: Store) -> Run:
+    run = store.get_or_train(SPEC, train)
+    (run.folder / "note.json").write_text("{}")
+    return run
+
+
+@pytest.mark.parametrize("reading", ["sha256", "read_json"])
+def test_a_run_that_is_replaced_while_it_is_read_is_not_finished(
+    store: Store, reading: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = store.get_or_train(SPEC, train).folder
+    aside = folder.with_name(".aside")
+    calls = {"sha256": 1, "read_json": 3}  # the third JSON file read is that of a run found whole
+    read = getattr(facts, reading)
+    seen: list[Path] = []
+
+    def while_replaced(path: Path) -> Any:
+        seen.append(path)
+        if len(seen) == calls[reading]:
+            folder.rename(aside)
+        return read(path)
+
+    def not_allowed(path: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(facts, reading, not_allowed)
+    with pytest.raises(PermissionError):  # which says nothing of being finished
+        store.get_or_train(SPEC, never)
+    monkeypatch.setattr(facts, reading, while_replaced)
+    assert store.get_or_train(SPEC, train).folder == folder
+    assert len(store.computed()) == 2
+    assert not problems(folder)
+
+
+def test_the_new_run_is_in_place_before_the_old_one_is_deleted(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, delete = damage(store).folder, shutil.rmtree
+    left = folder.with_name(f".{SPEC.id}.old")
+    (left / "from a kill").mkdir(parents=True)
+    while_deleting: list[list[str]] = []
+
+    def deleting(path: Path) -> None:
+        while_deleting.append(problems(folder))
+        delete(path)
+
+    monkeypatch.setattr(shutil, "rmtree", deleting)
+    store.get_or_train(SPEC, train)
+    assert while_deleting == [["note.json does not match its hash"], []]
+    assert not left.exists()
+    assert [run.id for run in store.finished()] == [SPEC.id]
 
 
 def test_missing_and_extra_files_are_problems(store: Store) -> None:

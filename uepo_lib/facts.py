@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -116,6 +117,21 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def replace_folder(path: Path, folder: Path) -> None:
+    """Put ``folder`` at ``path`` in place of what is there, which is deleted last.
+
+    Whoever reads ``path`` may miss a file between two renames, never for as long as deleting takes.
+    """
+    old = path.with_name(f".{path.name}.old")
+    if old.exists():  # a kill left it
+        shutil.rmtree(old)
+    if path.exists():
+        os.replace(path, old)
+    os.replace(folder, path)
+    if old.exists():
+        shutil.rmtree(old)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -89,9 +88,7 @@ class Run(Recording):
             "artefacts": {path.name: facts.sha256(path) for path in _artefacts(self.folder)},
         }
         facts.write_json(self.folder / RECORD, self.record)
-        if destination.exists():
-            shutil.rmtree(destination)
-        os.replace(self.folder, destination)
+        facts.replace_folder(destination, self.folder)
         # only now: a kill before the rename resumes, a kill after it leaves a harmless file
         (destination / CHECKPOINT).unlink(missing_ok=True)
         return Run.load(destination)
@@ -104,6 +101,13 @@ def _artefacts(folder: Path) -> list[Path]:
 
 def problems(folder: Path) -> list[str]:
     """Why the run in ``folder`` does not count as finished; empty if it does."""
+    try:
+        return _problems(folder)
+    except FileNotFoundError as error:  # another process replaces the run just now
+        return [f"{Path(error.filename).name} is missing"]
+
+
+def _problems(folder: Path) -> list[str]:
     if not (folder / RECORD).is_file():
         return [f"{RECORD} is missing"]
     try:
@@ -232,10 +236,13 @@ class Store:
 
     def _finished(self, spec: Spec) -> Run | None:
         folder = self.runs / spec.id
-        if not folder.is_dir() or _refused(folder):
+        try:
+            run = None if _refused(folder) else Run.load(folder)
+        except FileNotFoundError:  # another process replaces it just now
             return None
-        loads.note(loads.HERE, spec.id)
-        return Run.load(folder)
+        if run:
+            loads.note(loads.HERE, spec.id)
+        return run
 
     def _committed(self, spec: Spec) -> Run | None:
         if self.reference is None or os.environ.get("UEPO_PRETRAINED") == "0":
