@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +152,26 @@ def test_collected_episodes_are_whole_and_kept(
     count = int(data.terminated.sum())
     with pytest.raises(UsageError, match=f"in {count} of {len(data)}"):
         own.verify(never)
+
+
+def test_who_collects_second_waits_and_keeps_what_is_there(
+    task: Task, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept: list[Path] = []
+    second = threading.Thread(target=lambda: kept.append(own.collect(task, "tiny", act, 200)))
+
+    def first(state: Any, generator: np.random.Generator) -> Any:
+        if second.ident is None:
+            second.start()
+            second.join(1.0)  # time enough to collect, if it did not wait
+        return act(state, generator)
+
+    place = own.collect(task, "tiny", first, 200)
+    second.join(60.0)
+    assert kept == [place]
+    assert capsys.readouterr().out.count("kept as it is") == 1
+    metadata = json.loads((place / "data" / "metadata.json").read_text())
+    assert metadata["algorithm_name"] == "first"
 
 
 def test_returns_to_go_are_the_discounted_sums(task: Task) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import gymnasium
 import mujoco
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -150,18 +151,25 @@ def collect(task: Task, profile: str, act: Act, num_steps: int, seed: int = 0) -
     """At least ``num_steps`` steps of ``act`` as ``task``'s Minari dataset, in whole episodes.
 
     One that is there is kept, and a line says so: neither it nor the runs on it know that an
-    environment or a script has changed. Returns where it lies. ``minari.DataCollector``, which
+    environment or a script has changed. A second process waits for the first, and keeps what it
+    collected. Returns where it lies. ``minari.DataCollector``, which
     needs Minari's ``create`` extra, writes the same files.
     """
     check(num_steps > 0, "num_steps", num_steps, "a positive integer")
     folder = loading.home(task, profile)
-    if (folder / task.dataset_id).exists():
-        print(
-            f"{task.dataset_id}: kept as it is. If the environment or the script has changed, "
-            "give the dataset another id"
-        )
-        return folder / task.dataset_id
-    writable(folder)
+    target = folder / task.dataset_id
+    if not target.exists():
+        with FileLock(writable(folder) / f".{task.dataset_id.replace('/', '-')}.lock"):
+            if not target.exists():  # a second process has waited, and finds it
+                return _collect(task, folder, act, num_steps, seed)
+    print(
+        f"{task.dataset_id}: kept as it is. If the environment or the script has changed, "
+        "give the dataset another id"
+    )
+    return target
+
+
+def _collect(task: Task, folder: Path, act: Act, num_steps: int, seed: int) -> Path:
     env, generator = task.robot.make(), np.random.default_rng(seed)
     episodes: list[Trajectory] = []
     while sum(map(len, episodes)) < num_steps:
