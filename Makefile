@@ -21,6 +21,7 @@ export HF_HUB_OFFLINE ?= $(if $(filter minari,$(SOURCE)),0,1)
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "PROFILE=smoke|laptop|full|paper says how much is computed (now $(PROFILE))"
+	@echo "UEPO_WORKERS=N says how many processes compute side by side (else one a core)"
 
 setup:  ## install the pinned packages into .venv, once; PYTHON= and TORCH_INDEX= choose builds
 	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' scripts/setup.sh '$(ENV)'

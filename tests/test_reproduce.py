@@ -292,7 +292,7 @@ def test_start_refuses_what_it_cannot_keep(folder, capsys):
 def test_what_measures_times_has_the_machine_to_itself(folder, monkeypatch):
     rewrite(folder, "01_first", FIRST.replace('"parameters"', '"parameters", "alone"'))
     batches = []
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setenv("UEPO_WORKERS", "3")
     monkeypatch.setattr(
         reproduce.sweep, "run_all",
         lambda jobs, workers, **_: batches.append(([job[1][1].stem for job in jobs], workers)),

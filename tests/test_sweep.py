@@ -13,8 +13,9 @@ import pytest
 import torch
 from run_recipes import fail_at, square
 
+from uepo_lib import preparation, sweep
 from uepo_lib.errors import UsageError
-from uepo_lib.sweep import run_all
+from uepo_lib.sweep import cores, run_all
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -24,6 +25,36 @@ def test_results_in_order_with_one_thread_each(workers: int) -> None:
     assert run_all(jobs, workers, progress=False) == [(x * x, 1) for x in range(4)]
     assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
+
+
+def test_workers_are_those_that_are_chosen_else_the_cores_that_may_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("UEPO_WORKERS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 5, 7}, raising=False)
+    assert cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cores() == 64
+    monkeypatch.setenv("UEPO_WORKERS", "5")
+    assert cores() == 5
+    for text in ("0", "-1", "2.0", "two", "²"):
+        monkeypatch.setenv("UEPO_WORKERS", text)
+        message = f"UEPO_WORKERS={text!r}: must be a positive integer"
+        with pytest.raises(UsageError, match=message):
+            cores()
+
+
+@pytest.mark.parametrize("given", [None, 2])
+def test_what_runs_side_by_side_asks_for_them(
+    given: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+    monkeypatch.setenv("UEPO_WORKERS", "7")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(sweep, "run_all", lambda jobs, workers, **_: used.append(workers))
+    preparation.prepare_experiment("latency", "smoke", given)
+    assert used == [given or 7] * 2  # the data, then the runs
 
 
 def test_first_failure_stops_the_others() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,8 +33,8 @@ Job = tuple[str, str, int]
 def prepare(profile: str, workers: int | None = None) -> None:
     """Collect every local dataset and compute what the notebooks share; finished runs are loaded.
 
-    ``workers`` processes side by side, by default one a core; the numbers do not depend on it. The
-    jobs of a wave are independent of each other, the longest first.
+    ``workers`` processes side by side, by default :func:`sweep.cores`; the numbers do not depend on
+    it. The jobs of a wave are independent of each other, the longest first.
     """
     load_all(list(tasks.LOCAL), profile, workers)
     seeds = profiles.budget(profile).seeds
@@ -60,7 +59,7 @@ def prepare(profile: str, workers: int | None = None) -> None:
 
 def _run_all(jobs: list[Job], profile: str, workers: int | None, name: str) -> None:
     calls = [(compute, (*job, profile)) for job in jobs]
-    sweep.run_all(calls, workers or os.cpu_count() or 1, name=name)
+    sweep.run_all(calls, workers or sweep.cores(), name=name)
 
 
 def prepare_experiment(name: str, profile: str, workers: int | None = None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -153,7 +152,7 @@ def _execute_all(
     together = sorted(set(paths) - set(quiet), key=lambda path: (-seconds[path], path))
     store.notebooks.mkdir(parents=True, exist_ok=True)
     with execution.kernel_of_this_interpreter():
-        for chosen, workers in ((together, os.cpu_count() or 1), (quiet, 1)):
+        for chosen, workers in ((together, sweep.cores()), (quiet, 1)):
             jobs = [(_execute, (store, path, keys[path], parameters)) for path in chosen]
             if jobs:
                 sweep.run_all(jobs, workers, name="notebooks", unit="notebook")

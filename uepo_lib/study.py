@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -296,7 +295,7 @@ def load_all(names: Sequence[str], profile: str, workers: int | None = None) -> 
         collection.full_recipe(task, _recipe(task, profile))
     jobs: list[sweep.Job] = [(_collect, (task.name, profile)) for task in missing]
     if jobs:
-        sweep.run_all(jobs, workers or os.cpu_count() or 1, name="datasets")
+        sweep.run_all(jobs, workers or sweep.cores(), name="datasets")
 
 
 def _collect(name: str, profile: str) -> None:

@@ -19,6 +19,18 @@ from uepo_lib.errors import check
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
+def cores() -> int:
+    """How many processes compute side by side: ``$UEPO_WORKERS``, else the cores that this process
+    may use; ``UsageError`` if the variable is no positive integer."""
+    if text := os.environ.get("UEPO_WORKERS"):
+        good = text.isascii() and text.isdigit() and int(text) > 0
+        check(good, "UEPO_WORKERS", text, "a positive integer")
+        return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def run_all(
     jobs: Sequence[Job],
     workers: int = 1,
