@@ -20,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 from tiny_study import TASK, settle, tiny
 
-from uepo_lib import behaviors, cli, configs, datasets, loading, plotting, tasks
+from uepo_lib import behaviors, cli, configs, datasets, loading, methods, plotting, tasks
 from uepo_lib.errors import UsageError
 from uepo_lib.preparation import EXPERIMENTS
 from uepo_lib.provenance import record_output
@@ -108,6 +108,16 @@ def test_every_experiment_is_listed_where_one_is_asked_for(uepo: Command) -> Non
     assert all(f"{name} ({one.notebook})" in listed for name, one in EXPERIMENTS.items())
     told = (Path(__file__).parents[1] / "README.md").read_text()
     assert all(f"`{name}`" in told for name in EXPERIMENTS)
+
+
+def test_every_method_is_listed_where_one_is_asked_for(
+    uepo: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(methods.METHODS, "another", None)  # type: ignore[arg-type]
+    _, out, _ = uepo("run", "--help")
+    listed = out.split("methods: ")[1].replace("\n", " ")
+    assert listed.strip() == "uepo, uepo-ppo, uni-o4, bppo, iql, bc, another"
+    refused(uepo("run", "uepo2"), "unknown method 'uepo2'", "another, bc, bppo, iql")
 
 
 def test_all_commands_are_there() -> None:

@@ -17,8 +17,6 @@ from uepo_lib.cli_data import print_rows
 from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.recording import TrainingDiverged
 
-METHODS = ("uepo", "uepo-ppo", "uni-o4", "bppo", "iql", "bc")
-
 
 class _Parser(argparse.ArgumentParser):
     """argparse, with every mistake as one line."""
@@ -83,7 +81,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_run(add: Any, with_profile: Any) -> None:
     run = add("run", _run, "train one method on one task and seed, offline and online")
-    run.add_argument("method", help=f"one of: {', '.join(METHODS)}")
+    run.add_argument("method", help="which one; they are listed below")
+    run.more = _methods_listed
     run.add_argument("--task", default="hopper-medium")
     run.add_argument("--seed", type=int, default=0)
     with_profile(run)
@@ -123,7 +122,7 @@ def _add_runs(add: Any, with_profile: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from uepo_lib import configs
-    from uepo_lib.methods import METHODS as make
+    from uepo_lib.methods import METHODS
     from uepo_lib.stages import COMPONENTS, Study
 
     if options.method not in METHODS:
@@ -134,7 +133,7 @@ def _run(options: argparse.Namespace) -> int:
         for module in options.imports:
             _import(module)
         study = Study(options.task, options.seed, options.profile, overrides)
-        online = make[options.method](study).online
+        online = METHODS[options.method](study).online
         _ = online.run
     looks = online.run.table("evaluations").frame()
     robot = study.task.robot
@@ -152,6 +151,12 @@ def _run(options: argparse.Namespace) -> int:
     if not options.json:
         print("\n".join([f"run {online.run.id}", *robot.notes]))
     return 0
+
+
+def _methods_listed() -> str:
+    from uepo_lib.methods import METHODS
+
+    return f"methods: {', '.join(METHODS)}"
 
 
 def _import(module: str) -> None:
