@@ -288,3 +288,23 @@ def test_golden() -> None:
     means, variances = model.moments(data.states, data.actions)
     found = {"means": means, "variances": variances, "nll": model.nll(data)}
     check_golden("dynamics", found, dynamics.REVISION)
+
+
+@pytest.mark.parametrize("layers", range(1, 6))
+def test_one_rule_gives_every_network_its_decay(layers: int) -> None:
+    """Written out: the first and the last are Uni-O4's, the steps between are even."""
+    found = dynamics.decay_for((8,) * layers)
+    step = (1e-4 - 2.5e-5) / layers
+    assert found == pytest.approx([2.5e-5 + i * step for i in range(layers + 1)], abs=5.1e-8)
+    assert DynamicsConfig(hidden=(8,) * layers, weight_decay=found).weight_decay == found
+
+
+def test_decoupled_the_decay_is_hardly_one() -> None:
+    """What AdamW itself takes off a weight over the default cosine, as the docstring says."""
+    cfg = DynamicsConfig()
+    rates = [
+        cfg.learning_rate / 2 * (1 + math.cos(math.pi * t / cfg.max_updates))
+        for t in range(cfg.max_updates)
+    ]
+    kept = [math.prod(1 - rate * decay for rate in rates) for decay in cfg.weight_decay]
+    assert 0.0003 < 1 - max(kept) < 1 - min(kept) < 0.00151

@@ -156,8 +156,6 @@ class Workbench:
             # V is an expectile of D's returns: first let it become the starting policy's value
             "warmup_env_steps": 2 * b.env_steps_per_update,
         }
-        # Uni-O4's, first layer to last
-        decay = torch.linspace(2.5e-5, 1e-4, len(b.dynamics_hidden) + 1).tolist()
         table: dict[str, dict[str, Any]] = {
             "diffusion": {"num_updates": b.diffusion_updates, "batch_size": b.diffusion_batch},
             "denoiser": {"obs_horizon": OBS_HORIZON},
@@ -183,7 +181,7 @@ class Workbench:
                 "hidden": b.dynamics_hidden,
                 "max_updates": b.dynamics_updates,
                 "batch_size": b.dynamics_batch,
-                "weight_decay": tuple(round(d, 7) for d in decay),
+                "weight_decay": dynamics.decay_for(b.dynamics_hidden),
                 "patience": None,  # models that are compared get equal gradient steps
             },
             "augmentation": {"ratio": b.augmentation_ratio, "horizon": b.augmentation_horizon},

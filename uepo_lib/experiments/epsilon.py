@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
-import torch
 
 from uepo_lib import augmentation, datasets, dynamics, pools, profiles, rollouts
 from uepo_lib.datasets import Batch, Transitions
@@ -124,10 +123,9 @@ def cells(seed: int, profile: str, grid: EpsilonGrid | None = None) -> Cells:
     """
     grid = grid or grid_of(profile)
     whole = Study(TASK, seed, profile, progress=False)
-    decay = torch.linspace(2.5e-5, 1e-4, len(grid.hidden) + 1)  # as everywhere, first to last layer
     fit = {
         "hidden": grid.hidden,
-        "weight_decay": tuple(round(d, 7) for d in decay.tolist()),
+        "weight_decay": dynamics.decay_for(grid.hidden),
         "max_updates": grid.updates(whole.config("dynamics").batch_size),
     }
     study = SlicedStudy(TASK, seed, grid.size, profile, {"dynamics": fit}, progress=False)

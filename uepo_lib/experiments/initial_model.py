@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
-import torch
 
 from uepo_lib import (
     augmentation,
@@ -137,9 +136,8 @@ def cells(seed: int, profile: str, grid: InitialGrid | None = None) -> Cells:
 class _Maker:
     def __init__(self, seed: int, profile: str, grid: InitialGrid) -> None:
         whole = Study(TASK, seed, profile, progress=False)
-        decay = torch.linspace(2.5e-5, 1e-4, len(grid.hidden) + 1)  # as everywhere
         fit = {"hidden": grid.hidden, "max_updates": grid.updates,
-               "weight_decay": tuple(round(d, 7) for d in decay.tolist())}  # fmt: skip
+               "weight_decay": dynamics.decay_for(grid.hidden)}  # fmt: skip
         known = len(whole.held_out[0])
         sizes = {name: max(1, int(share * known)) for name, share in SHARES.items()}
         rest: tuple[Any, ...] = (profile, {"dynamics": fit}, False)
