@@ -267,6 +267,7 @@ BAD: list[tuple[str, tuple[str, ...]]] = [
     ("run uepo --set chain_ppo.anneal=often", ("anneal", "'often'", "true or false")),
     ("run uepo --set gaussian.state_dim=5", ("gaussian.state_dim", "follows from the task")),
     ("run uepo --set gaussian.obs_horizon=2", ("gaussian.obs_horizon", "cannot be changed")),
+    ("run bppo --set ensemble.num_members=6", ("ensemble.num_members=6", "must be 1")),
     ("run uepo --import ./my_task.py", ("--import", "'./my_task.py'", "a module's name")),
     ("run uepo --import no_task", ("--import no_task", "No module named 'no_task'")),
     ("run uepo --seed one", ("--seed", "'one'")),

@@ -69,10 +69,10 @@ class Models(Workbench):
         modules = (datasets, schedules, denoisers, diffusion)
         return self.stage("diffusion", config, produce, read, modules, expect="about 3 min")
 
-    def clone(self, action_horizon: int = 1) -> Product[GaussianPolicy]:
-        """The Gaussian behaviour clone, BC, of single actions or of T_a at once."""
-        cfg = self.config("clone")
-        gaussian = self.config("gaussian", action_horizon=action_horizon)
+    def clone(self, action_horizon: int | None = None) -> Product[GaussianPolicy]:
+        """The Gaussian behaviour clone, BC, of single actions or of ``action_horizon`` at once."""
+        chunk = {} if action_horizon is None else {"action_horizon": action_horizon}
+        cfg, gaussian = self.config("clone"), self.config("gaussian", **chunk)
 
         def produce(run: Run) -> None:
             self._save(run, cloning.train_clone(
@@ -114,12 +114,13 @@ class Models(Workbench):
 
             if not guided:
                 return seeded(None)
-            calibrated = self._calibrated(seeded(None))
-            return seeded(self.config("guidance", **{**calibrated, **guidance}))
+            follows = self._calibrated(seeded(None))
+            calibrated = {k: v for k, v in follows.items() if k not in given}
+            return seeded(self.config("guidance", **calibrated, **guidance))
 
+        given = {*guidance, *self.overrides.get("guidance", {})}
         if guided:  # τ and the cosine floor follow from the model and D, unless they are chosen
             rest = asdict(self.config("guidance", **guidance))
-            given = {*guidance, *self.overrides.get("guidance", {})}
             follow = {"threshold", "floor"} - given
             chosen["guidance"] = {k: v for k, v in rest.items() if k not in follow}
             if follow:

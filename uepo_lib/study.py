@@ -143,9 +143,17 @@ class Workbench:
             self.config(component)
 
     def config(self, component: str, **extra: Any) -> Any:
-        """The resolved configuration of a component: profile, robot, ``extra``, then overrides."""
-        defaults = {**self._by_profile(component), **extra}
-        return build(COMPONENTS[component], self.overrides.get(component, {}), **defaults)
+        """The resolved configuration of a component: profile, robot, then overrides.
+
+        ``extra`` is what one call asks for: ``UsageError`` where an override says otherwise.
+        """
+        overrides = self.overrides.get(component, {})
+        found = build(COMPONENTS[component], overrides, **{**self._by_profile(component), **extra})
+        for name in sorted(overrides.keys() & extra.keys()):
+            same = getattr(found, name) == extra[name]
+            valid = f"{extra[name]!r}, which is asked for here, or not overridden"
+            check(same, f"{component}.{name}", overrides[name], valid)
+        return found
 
     def _by_profile(self, component: str) -> dict[str, Any]:
         b, robot = self.budget, self.task.robot

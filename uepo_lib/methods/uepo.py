@@ -23,8 +23,9 @@ class UEPOConfig:
     """Temperatures that π* is chosen from (A2); (1.0,) is the paper as printed."""
     guided: bool = True
     """Push sub-policies apart while they generate data (A3)."""
-    transitions: str = "model"
-    """Where D_diff's transitions come from: "model" is offline, "simulator" is privileged (A7)."""
+    transitions: str | None = None
+    """Where D_diff's transitions come from: "model" is offline, "simulator" is privileged (A7);
+    None: the model, as ``augmentation.transitions`` has by default."""
     ratio: float | None = None
     """|D_diff| / |D| (A8); None: the profile's."""
     offline_improvement: str = "none"
@@ -36,8 +37,8 @@ class UEPOConfig:
 
     def augmentation(self) -> dict[str, Any]:
         """What differs from the defaults of ``augmentation.AugmentationConfig``."""
-        ratio = {} if self.ratio is None else {"ratio": self.ratio}
-        return {"transitions": self.transitions, **ratio}
+        chosen = {"transitions": self.transitions, "ratio": self.ratio}
+        return {name: value for name, value in chosen.items() if value is not None}
 
 
 @dataclass(frozen=True)
