@@ -1,4 +1,5 @@
-"""A study's overrides beside what one call asks for: where the two differ neither wins unsaid."""
+"""What one call asks a study for: it is refused where an override contradicts it, where its name is
+not known, and where it would do nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from uepo_lib.errors import UsageError
 from uepo_lib.experiments.tradeoffs import dial
 from uepo_lib.methods import METHODS
 from uepo_lib.methods.uepo import UEPOConfig
+from uepo_lib.selection import tuned
 from uepo_lib.stages import ACTION_HORIZON, Study
 
 Overrides = dict[str, dict[str, Any]]
@@ -104,3 +106,33 @@ def test_an_override_stands_in_for_what_is_calibrated() -> None:
     plain = guided(tiny()).value.guidance.config
     assert found.threshold == 3.0 != plain.threshold
     assert found.floor == plain.floor
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"eta": 1.6}, "guided=False: must be True where eta is chosen"),
+        ({"num_denoising_step": 20}, "'num_denoising_step'; did you mean 'num_denoising_steps'"),
+        ({"guided": True, "etta": 1.6}, "'etta'; did you mean 'eta'"),
+        ({"n": 0}, "n=0: must be a positive"),
+        ({"num_denoising_steps": 0}, "num_denoising_steps=0: must be positive"),
+    ],
+)
+def test_sub_policies_ignore_no_argument(arguments: dict[str, Any], message: str) -> None:
+    study = tiny()
+    with pytest.raises(UsageError, match=message):
+        study.sub_policies(study.diffusion_policy(), 1.0, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda study, model: study.evaluate(study.zero_noise(model), 0), "episodes=0"),
+        (lambda study, model: study.fresh(model, 0), "n=0"),
+        (lambda study, model: tuned(study, model, study.dynamics(), study.critic(), n=0), "n=0"),
+    ],
+)
+def test_zero_is_not_the_default(ask: Callable[[Study, Any], Any], message: str) -> None:
+    study = tiny()
+    with pytest.raises(UsageError, match=f"{message}: must be a positive integer"):
+        ask(study, study.diffusion_policy())

@@ -202,8 +202,11 @@ def test_state_round_trip(kind: str) -> None:
 def test_bad_input() -> None:
     with pytest.raises(UsageError, match="action_horizon=9"):
         build(action_horizon=9)
-    with pytest.raises(UsageError, match="num_denoising_steps=51"):
-        build(num_denoising_steps=51)
+    for steps in (0, 51):
+        with pytest.raises(UsageError, match=f"num_denoising_steps={steps}"):
+            build(num_denoising_steps=steps)
+    with pytest.raises(UsageError, match="num_denoising_steps=0"):
+        SubPolicies(MODEL, torch.zeros(2, 8, 2), num_denoising_steps=0)
     with pytest.raises(UsageError, match="kappa=-1"):
         build(kappa=-1.0)
     with pytest.raises(UsageError, match="noise"):

@@ -86,6 +86,7 @@ def test_sizes_are_read_from_the_environment() -> None:
         ({"env_id": "Nowhere-v0"}, "Nowhere-v0.*not registered"),
         ({"expert_return": 0.0}, "expert_return=0.0"),
         ({"env_id": "Unlimited-v0"}, "max_episode_steps=None"),
+        ({"max_episode_steps": 0}, "max_episode_steps=0"),
         ({"env_id": "Wide-v0"}, "RescaleAction"),
         ({"env_id": "Forgetful-v0"}, "set_state"),
         ({"env_options": {"size": 0}}, "vector"),

@@ -9,7 +9,8 @@ beside its :func:`noise_floor` and beside that of :func:`low_pass`-ed sequences.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import torch
@@ -141,6 +142,16 @@ class GuidanceConfig:
         check(self.floor >= 0, "floor", self.floor, "not negative")
         if self.eta_schedule not in get_args(EtaSchedule):
             raise unknown("eta_schedule", self.eta_schedule, get_args(EtaSchedule))
+
+
+def check_chosen(guided: bool, chosen: Collection[str], others: Collection[str]) -> None:
+    """``UsageError`` if what is ``chosen`` by name beside the arguments ``others`` is no field of
+    :class:`GuidanceConfig`, or is chosen where nothing is guided."""
+    valid = [field.name for field in fields(GuidanceConfig)]
+    for name in chosen:
+        if name not in valid:
+            raise unknown("argument of sub-policies", name, [*valid, *others])
+    check(guided or not chosen, "guided", guided, f"True where {', '.join(chosen)} is chosen")
 
 
 @dataclass(frozen=True)

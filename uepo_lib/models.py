@@ -99,11 +99,16 @@ class Models(Workbench):
         guided: bool = False,
         **guidance: Any,
     ) -> Product[SubPolicies]:
-        """n sub-policies of one model; guided ones are pushed apart below the calibrated τ."""
-        n = n or self.budget.num_subpolicies
+        """n sub-policies of one model; guided ones are pushed apart below the calibrated τ, with
+        ``guidance``, fields of ``GuidanceConfig``."""
+        n = self.budget.num_subpolicies if n is None else n
+        check(n > 0, "n", n, "a positive integer")
+        divergence.check_chosen(guided, guidance, ("n", "num_denoising_steps"))
         chosen: dict[str, Any] = {"n": n, "kappa": kappa, "action_horizon": ACTION_HORIZON}
         if num_denoising_steps is not None:  # else the model's
+            check(num_denoising_steps > 0, "num_denoising_steps", num_denoising_steps, "positive")
             chosen["num_denoising_steps"] = num_denoising_steps
+        given = {*guidance, *self.overrides.get("guidance", {})}
 
         def make(trained: DiffusionModel) -> SubPolicies:
             def seeded(config: Any) -> SubPolicies:
@@ -118,7 +123,6 @@ class Models(Workbench):
             calibrated = {k: v for k, v in follows.items() if k not in given}
             return seeded(self.config("guidance", **calibrated, **guidance))
 
-        given = {*guidance, *self.overrides.get("guidance", {})}
         if guided:  # τ and the cosine floor follow from the model and D, unless they are chosen
             rest = asdict(self.config("guidance", **guidance))
             follow = {"threshold", "floor"} - given
@@ -139,6 +143,7 @@ class Models(Workbench):
 
         ``n`` of them each have a generator of their own: their spread is luck (A2).
         """
+        check(n is None or n > 0, "n", n, "a positive integer, or None for one")
         several = {} if n is None else {"n": n, "own_generators": True}
         return model.derive(
             lambda trained: SubPolicies.from_seeds(

@@ -105,7 +105,9 @@ def robot(
         sizes["state_dim"] = _vector(env.observation_space, "observation")
         sizes["action_dim"] = _vector(env.action_space, "action")
         _check_actions(env.action_space)
-        steps = max_episode_steps or gymnasium.spec(env_id).max_episode_steps
+        steps = max_episode_steps
+        if steps is None:
+            steps = gymnasium.spec(env_id).max_episode_steps
         check(steps is not None and steps > 0, "max_episode_steps", steps, "a positive integer")
         sizes["max_episode_steps"] = steps
         rate = base.metadata.get("render_fps")

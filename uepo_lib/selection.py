@@ -72,7 +72,8 @@ def tuned(
 ) -> Tuned:
     """Tune by AM-Q, one run for all candidates; the policy is the product that ``study`` itself
     makes of the chosen pair, so what builds on it has the same id."""
-    n = n or study.budget.num_subpolicies
+    n = study.budget.num_subpolicies if n is None else n
+    check(n > 0, "n", n, "a positive integer")
 
     def make(trained: DiffusionModel) -> SubPolicies:
         plain = SubPolicies.from_seeds(trained, n, study.seed, action_horizon=ACTION_HORIZON)

@@ -35,6 +35,7 @@ from uepo_lib import (
 from uepo_lib.chain import ChainActor
 from uepo_lib.datasets import Transitions
 from uepo_lib.dynamics import DynamicsModel
+from uepo_lib.errors import check
 from uepo_lib.evaluation import Evaluation
 from uepo_lib.finetuning import OnlineActor
 from uepo_lib.guided_exploration import GuidedActor, Measure, guidance_by
@@ -104,7 +105,8 @@ class Study(Learners):
 
         ``sampled`` gives the policy a generator: a Gaussian then explores, fresh noise is drawn.
         """
-        count = episodes or self.budget.evaluation_episodes
+        count = self.budget.evaluation_episodes if episodes is None else episodes
+        check(count > 0, "episodes", count, "a positive integer")
 
         def produce(run: Run) -> None:
             seen = evaluation.evaluate(

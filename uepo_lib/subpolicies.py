@@ -79,8 +79,7 @@ class SubPolicies:
         check(within, "action_horizon", action_horizon, f"in 1 .. T={shape[0]}")
         self.kappa = torch.as_tensor(kappa, dtype=torch.float32).expand(n).to(model.device)
         check(bool((self.kappa >= 0).all()), "kappa", kappa, "not negative")
-        steps = num_denoising_steps or model.config.num_denoising_steps
-        model.timesteps(steps)  # refuses a number of steps that the model does not have
+        steps = len(model.timesteps(num_denoising_steps))  # refuses a number that it does not have
         if guidance is not None:
             expected = (n, steps, *model.action_shape)
             check(guidance.xi.shape == expected, "xi", tuple(guidance.xi.shape), f"{expected}")
@@ -116,7 +115,7 @@ class SubPolicies:
 
         ``own_generators``, with fresh noise, gives sub-policy i a generator of its own (A2).
         """
-        steps = num_denoising_steps or model.config.num_denoising_steps
+        steps = len(model.timesteps(num_denoising_steps))
         hook = None
         if guidance is not None:
             # Its own stream: whether a set is guided does not change its ε_i. (A seed above 2³²
