@@ -251,6 +251,9 @@ if here.profile != "smoke":
 # - **Pictures.** An observation is a vector here; [15](15_pixels.ipynb) says what a picture would
 #   cost.
 # - **Discrete actions.** The divergence needs velocities of actions.
+# - **An end that is a success.** By default AM-Q counts nothing after an imagined end, as after a
+#   fall. Where an end is an arrival, as here, who arrives early forfeits the steps that remain, and
+#   where Q < 0 to end at once is best: choose `overrides={"amq": {"score": "model_return"}}`.
 # - **Settings.** Nearly all that was tuned was tuned on Hopper (the unit of the critics on the pen
 #   too); the table above says where to look first.
 # - **A changed environment.** A run is named by its data and its settings; a dataset that is there

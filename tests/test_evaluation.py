@@ -148,6 +148,42 @@ def test_model_return_is_the_discounted_sum_with_the_value_behind_it() -> None:
     )
 
 
+class EndingWorld(ClockWorld):
+    """Action 1 ends at once, which pays ``end``; action 0 pays ``stay`` a step, for ever. Q and V
+    are the true values."""
+
+    terminated = staticmethod(lambda s: s[..., 1] > 0)
+
+    def __init__(self, end: float, stay: float) -> None:
+        super().__init__()
+        self.end, self.stay = end, stay
+
+    def step(self, states: Tensor, actions: Tensor, **how: Any) -> tuple[Tensor, Tensor]:
+        after = torch.cat([states[:, :1] + 1, actions], 1)
+        return after, self.end * actions[:, 0] + self.stay * (1 - actions[:, 0])
+
+    def min_q(self, states: Tensor, actions: Tensor) -> Tensor:
+        return self.end * actions[:, 0] + self.stay / (1 - 0.99) * (1 - actions[:, 0])
+
+    def v(self, states: Tensor) -> Tensor:
+        return self.stay / (1 - 0.99) + 0 * states[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("end", "stay", "ending_is_right"), [(1.0, 0.002, True), (-300.0, -1.0, False)]
+)
+def test_dead_zero_errs_where_an_end_is_success_or_values_are_negative(
+    end: float, stay: float, ending_is_right: bool
+) -> None:
+    """To arrive is worth 1 and to linger 0.2; to fall costs 300 and to live on 100."""
+    found = score([RECKLESS, CAREFUL], EndingWorld(end, stay), horizon=100)
+    assert found["model_return"] == pytest.approx([end, 100 * stay], rel=1e-4)
+    ends, stays = found["model_return"]
+    assert (ends > stays) == ending_is_right
+    ends, stays = found["dead_zero"]
+    assert (ends > stays) != ending_is_right
+
+
 @pytest.mark.parametrize("beyond", [float("inf"), float("nan")])
 def test_what_the_model_dreams_after_an_end_does_not_count(beyond: float) -> None:
     assert score([RECKLESS], ClockWorld(beyond)) == score([RECKLESS])

@@ -92,6 +92,10 @@ class AMQConfig:
 
     ``score``: "dead_zero" counts Q = 0 after an imagined end; "published" averages over the steps
     before it, which rewards ending early; "model_return" is Σ γ^k r̂ + γ^H V (A9).
+
+    "dead_zero" suits ends that are failures and values that are positive, as in locomotion. Where
+    an end is *success*, who arrives early forfeits the steps that remain, and where Q < 0 to end at
+    once is best: there choose "model_return", which counts what the task pays.
     """
 
     num_starts: int = 64
