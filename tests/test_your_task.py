@@ -18,7 +18,7 @@ from gymnasium.wrappers import RescaleAction
 from matplotlib.colors import to_hex
 from tiny_study import settle
 
-from uepo_lib import health, loading, own, plotting, tasks
+from uepo_lib import dynamics_training, health, loading, own, plotting, tasks, values
 from uepo_lib.environments import ChunkedEnvs
 from uepo_lib.errors import UsageError
 from uepo_lib.figures import your_task as views
@@ -199,6 +199,27 @@ def test_health_shows_a_policy_as_many_past_states_as_it_learnt_from(
     assert torch.equal(found, torch.stack([first, states[end - obs_horizon : end]]))
     checked = health.health(study, uepo(study))
     assert np.isfinite(checked["value"]).all()
+
+
+def test_of_the_steps_that_health_looks_at_only_dynamics_models_saw_none(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For them it is a test; policies and critics were fitted to those steps."""
+    own.collect(task, "tiny", act, 400)
+    study, seen = Study("walk-noisy", 0, "tiny", progress=False), {}
+    for module, name in ((dynamics_training, "train_dynamics"), (values, "train_iql")):
+        train = getattr(module, name)
+
+        def noted(*given: Any, train: Any = train, name: str = name, **rest: Any) -> Any:
+            seen[name] = torch.cat([part.states for part in given if hasattr(part, "states")])
+            return train(*given, **rest)
+
+        monkeypatch.setattr(module, name, noted)
+    _ = study.dynamics().run, study.critic().run
+    tested = study.dataset.states[study.testing].unsqueeze(1)
+    among = {name: (states == tested).all(-1).any(1) for name, states in seen.items()}
+    assert among["train_iql"].all() and not among["train_dynamics"].any()
+    assert torch.isin(study.testing, study.windows.now).any()
 
 
 def test_a_clone_of_ones_own_data_walks(task: Task) -> None:

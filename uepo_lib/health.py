@@ -27,9 +27,10 @@ ROWS = 2_000
 def health(study: Study, made: UEPO) -> pd.DataFrame:
     """Columns part, measure, value, reference, well (is value on the right side of reference?).
 
-    Everything but the last two rows is judged on episodes that no dynamics model learnt from or
-    was chosen by.
-    The last costs episodes in the environment, which its evaluation counts.
+    All but the last row look at episodes that no dynamics model learnt from or was chosen by, so
+    they test T̂_init and T̂. The clone, the diffusion policy and Q learnt from those episodes too,
+    as from all of D: of them ``well`` says that training fitted, not how they generalise.
+    The last row costs episodes in the environment, which its evaluation counts.
     """
     rows = list(_rows(study, made))
     table = pd.DataFrame(rows, columns=["part", "measure", "value", "reference", "more"])
