@@ -39,7 +39,7 @@
 # the unit of ε), A7 (where transitions come from), A8 (how many); T̂ online (A14) is in 07.
 #
 # **Run time** beyond shared models: about 25 s at `smoke`, about 2 min at `laptop`. The models of
-# the last experiment are prepared with the shared ones: about 15 core-minutes at `laptop`.
+# the last experiment are prepared with the shared ones: about ten core-minutes at `laptop`.
 #
 # **Inputs.** Hopper-medium and Hopper-expert; for every seed T̂_init, D_diff and T̂, as Algorithm
 # 1 makes them; for the last experiment T̂ at every ε, on a slice of the data.

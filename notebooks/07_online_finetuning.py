@@ -278,7 +278,8 @@ returns = ["first_return", "last_return", "mean_return"]
 tried[["source", "method", "start", *settings.KNOBS, "env_steps", *returns, "note"]]
 
 # %% [markdown]
-# The budget of this profile, beside what was published:
+# The budget of this profile, beside what was published. Most of the settings above were tried with
+# about 51,000 steps a run (`env_steps`); with another budget another one may be best:
 
 # %%
 rows = ["online_env_steps", "env_steps_per_update", "evaluation_episodes", "curve_episodes"]
@@ -381,7 +382,7 @@ means.round(1)
 
 # %% [markdown]
 # All are played on the episodes of the curves. The first evaluation of a policy that moved may come
-# after several updates; a negative cost means that the policy was already better. `lowest` is the
+# after one update or after several; a negative cost means that the policy was already better. `lowest` is the
 # start less the worst evaluation after it; as a minimum of noisy numbers that is pessimistic.
 #
 # ## The dynamics model goes online too

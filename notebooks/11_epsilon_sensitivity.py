@@ -46,7 +46,7 @@
 # sweeps ε; here come the ratio, what is thrown away, AM-Q's choice, and the verdicts.
 #
 # **Run time.** About half a minute at `smoke`, about a minute at `laptop` beyond shared runs; those
-# of this notebook take about ten core-minutes at `laptop`, those of 05 about fifteen.
+# of this notebook take about ten core-minutes at `laptop`, those of 05 about as many.
 #
 # **Inputs.** E2's models and pools on a slice of Hopper-medium; Hopper-expert as the test out of
 # distribution; true returns of sub-policies, as played for 03 and 06.

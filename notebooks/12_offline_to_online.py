@@ -111,7 +111,8 @@ task = ", ".join(tasks)
 #
 # **How near to the papers.** *UEPO* has no offline PPO, as in its paper (A13). The paper has κ = 1
 # only, as has the row *UEPO, κ = 1*; choosing κ too is our addition (A2). The privileged row has a
-# ratio of ¼, since at the paper's 2 its simulator steps would be several times the online budget.
+# ratio of ¼: at the paper's 2 its simulator steps would be many times the online budget, and even
+# so they can exceed it (`simulator_steps` under *Budgets*).
 # *Uni-O4* is its algorithm, with our unit of the critic, our AM-Q and our margin of acceptance
 # ([06](06_offline_improvement.ipynb)), and with our online settings (*Budgets*).
 #
@@ -359,8 +360,8 @@ here.draw("12_switch", online, runs, task=task)
 # How far do policy and states move? One estimator for every class of policy: sixteen executed
 # actions in each of 256 states of D, matched by Gaussians, KL from the first policy (`shift.py`);
 # the state shift from D is of visited states, in the same way. *Early* are the policy at the first
-# evaluation on the way and the states before the third update, in which all but PPO from scratch
-# explore and do not learn yet; lines lead to the last policy and the last states. A disc inside a
+# evaluation on the way (at `laptop` that is after one update of the policy) and the states before
+# the third update, in which all but PPO from scratch explore and do not learn yet; lines lead to the last policy and the last states. A disc inside a
 # ring of its colour, in the very same place, is a run in which offline PPO changed nothing.
 
 # %%
@@ -409,7 +410,9 @@ Markdown(
 # the critics ([06](06_offline_improvement.ipynb)) on three, so what is told without Hopper-medium
 # is not free of choices. The sizes of `laptop` are compromises with time; the updates of its
 # diffusion policies and clones were also looked at by returns on Hopper-medium, reported seeds
-# among them. What differs by task is Uni-O4's own, with its source, and applies to every method.
+# among them. Afterwards all but the updates of diffusion policies were cut, and their batch, for
+# time alone; no setting was tuned anew. What differs by task is Uni-O4's own, with its source, and
+# applies to every method.
 
 # %%
 budget = e3.budget(online)

@@ -50,7 +50,7 @@
 # states shifted along a fixed direction, has none.
 #
 # **Run time.** About half a minute at `smoke`, a few seconds at `laptop` beyond its runs, which
-# take about eleven core-minutes.
+# take about six core-minutes.
 #
 # **Inputs.** Hopper-medium, its diffusion policy and its logged simulator states.
 #

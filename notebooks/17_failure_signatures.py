@@ -35,7 +35,7 @@
 # small networks. Thresholds come from seeds 0 to 4 and are tested on seeds 5 to 9. T̂ is judged in
 # the maze only; the toy's dynamics are exact and linear.
 #
-# **Run time** under half a minute at `smoke`; at `laptop` about ten core-minutes, prepared with the
+# **Run time** under half a minute at `smoke`; at `laptop` about six core-minutes, prepared with the
 # shared models, then seconds.
 #
 # **Inputs.** The toy's walks, the local maze dataset.

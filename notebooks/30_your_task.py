@@ -26,7 +26,7 @@
 # left or on the right, in twenty lines. Yours takes its place. One seed: this page shows how, and
 # has no verdict.
 #
-# **Run time** about 30 seconds at `smoke`, about four minutes at `laptop`.
+# **Run time** about 30 seconds at `smoke`, about two minutes at `laptop`.
 #
 # **Inputs.** None: the data are collected here, without a network.
 #

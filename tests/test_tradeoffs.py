@@ -114,9 +114,9 @@ def test_a_slice_is_what_its_learners_learn_from(
 
 def test_d_diff_of_a_slice_is_its_own_and_as_large_as_it_says(folder: Path) -> None:
     *_, study = next(data_need.evaluations(0, "tiny"))
-    made = uepo(study, data_need.method(study))
+    made = uepo(study, data_need.method(study, 0.5))
     summary = made.synthetic.run.json("summary")
-    assert summary["wanted"] == math.ceil(study.budget.augmentation_ratio * study.size)
+    assert summary["wanted"] == math.ceil(0.5 * study.size)
     assert made.model.keys[0] in made.synthetic.run.spec.parents
     assert made.synthetic.keys[0] in made.dynamics.run.spec.parents
 
@@ -212,7 +212,9 @@ def test_a_grid_of_dials_that_cannot_be_is_refused(wrong: dict[str, object]) -> 
         DialGrid(**wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("wrong", [{"shares": (1.2,)}, {"shares": ()}, {"clone": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"shares": (1.2,)}, {"shares": ()}, {"clone": 0}, {"ratio": 0.0}]
+)
 def test_a_grid_of_data_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         DataGrid(**wrong)  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ TINY_SEEDS = seed_sets.SeedGrid(
     horizon=4, rival_share=0.5, mixture=MixtureConfig(num_updates=2, hidden=(8,)),
 )  # fmt: skip
 TINY_DIALS = tradeoffs.DialGrid((0.5, 1.6), (1.0, 2.0), episodes=1, starts=2, horizon=4)
-TINY_DATA = data_need.DataGrid((0.5, 1.0), 3, 3, 3, 3, 1)
+TINY_DATA = data_need.DataGrid((0.5, 1.0), 3, 3, 3, 3, 1, 0.2)
 
 TINY_FAILURES = failure_signatures.FailureGrid((0,), 64, 4, 2, 4, 2, 4, 3, 32, 4, env_steps=64)
 TINY_FILM = filming.PixelGrid(2, 2, 20, (1.0,), AutoencoderConfig(2, (2, 2, 2), num_updates=2))

@@ -200,7 +200,7 @@ def _needs_less(results: Results) -> Found:
     leads = table[table["question"] == "ahead of the clone"]
     rows: Any = leads.itertuples()
     text = "; ".join(f"{statistics.shown(row.gains, 1)} at {row.share:.0%} of D" for row in rows)
-    ahead = "points ahead of plain cloning, at E9's smaller budgets"
+    ahead = "points ahead of plain cloning, at E9's smaller budgets (cut most for UEPO)"
     return Found(f"{ahead}: {text}", max(map(len, leads["gains"])), data_need.label(table))
 
 

@@ -188,11 +188,11 @@ OFFLINE = (
         "tuning_critic.csv",
     ),
     Offline(
-        "rate and number of the critics' updates", 5, "a constant rate, the profile's number",
+        "rate and number of the critics' updates", 5, "a constant rate; 20,000, laptop's of then",
         TUNED_ON, "not kept",
     ),
     Offline(
-        "offline PPO: its updates, how often AM-Q checks", 3, "the profile's",
+        "offline PPO: its updates, how often AM-Q checks", 3, "1,000 and 100, laptop's of then",
         "hopper-medium-replay", "not kept", ("uepo_ppo", "uni_o4", "uni_o4_more", "bppo"),
     ),
     Offline(

@@ -45,7 +45,7 @@ class Contender:
 
 PRIVILEGED_RATIO = 0.25
 """|D_diff| / |D| of the row whose D_diff comes from the simulator (A7): the paper's ratio of 2
-would take several times the online budget."""
+would take many times the online budget; even this takes more than laptop's."""
 
 
 def contenders(study: Study) -> dict[str, Contender]:

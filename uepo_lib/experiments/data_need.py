@@ -1,8 +1,8 @@
 """E9: does the method need less data? The same learners from 1, 10 and 100 % of D.
 
 A slice is whole episodes of D but the last (``slices.py``), the same for every seed; each learner
-makes the same number of updates whatever it learns from, fewer than the other notebooks' so that
-the grid can be run. UEPO is the offline phase of Algorithm 1 on the slice alone: its diffusion
+makes the same number of updates whatever it learns from, fewer than the other notebooks', and not
+by one factor, so that the grid can be run. UEPO is the offline phase of Algorithm 1 on the slice alone: its diffusion
 policy and T̂_init, D_diff from both, T̂ on slice and D_diff, its critic. What chooses the weights of
 T̂ is counted in the slice. D_diff, and that choice by the slice alone, came after first tables had
 been seen: in those UEPO had neither.
@@ -34,7 +34,7 @@ CLONE, ZERO, SELECTED = "Gaussian clone", "zero noise", "UEPO, selected"
 
 @dataclass(frozen=True)
 class DataGrid:
-    """Shares of D, and the updates of each learner."""
+    """Shares of D, the updates of each learner, the episodes that judge it, and |D_diff|."""
 
     shares: tuple[float, ...] = (0.01, 0.1, 1.0)
     """Of nine tenths of D: the tenth of the episodes that is held out elsewhere is not used."""
@@ -42,13 +42,15 @@ class DataGrid:
     clone: int = 2_500
     critic: int = 2_000
     dynamics: int = 800
-    episodes: int = 20
+    episodes: int = 16
+    ratio: float = 1.0
+    """|D_diff| of the slice's size."""
 
     def __post_init__(self) -> None:
         valid = len(self.shares) > 0 and min(self.shares) > 0 and max(self.shares) <= 1
         check(valid, "shares", self.shares, "in (0, 1]")
-        for name in ("diffusion", "clone", "critic", "dynamics", "episodes"):
-            check(getattr(self, name) > 0, name, getattr(self, name), "a positive integer")
+        for name in ("diffusion", "clone", "critic", "dynamics", "episodes", "ratio"):
+            check(getattr(self, name) > 0, name, getattr(self, name), "positive")
 
     def overrides(self) -> dict[str, dict[str, Any]]:
         """By component, for a study."""
@@ -61,10 +63,10 @@ class DataGrid:
 
 
 GRIDS = {
-    "smoke": DataGrid((0.1, 1.0), 30, 30, 50, 50, 2),
+    "smoke": DataGrid((0.1, 1.0), 30, 30, 50, 50, 2, 0.5),
     "laptop": DataGrid(),
-    "full": DataGrid((0.01, 0.03, 0.1, 0.3, 1.0), 5_000, 10_000, 20_000, 2_000, 50),
-    "paper": DataGrid((0.01, 0.03, 0.1, 0.3, 1.0), 50_000, 50_000, 200_000, 20_000, 50),
+    "full": DataGrid((0.01, 0.03, 0.1, 0.3, 1.0), 5_000, 10_000, 20_000, 2_000, 50, 2.0),
+    "paper": DataGrid((0.01, 0.03, 0.1, 0.3, 1.0), 50_000, 50_000, 200_000, 20_000, 50, 2.0),
 }
 
 
@@ -85,16 +87,15 @@ def evaluations(
         model = study.diffusion_policy()
         learners: dict[str, Product[Any]] = {
             CLONE: study.clone(), ZERO: study.zero_noise(model),
-            SELECTED: uepo(study, method(study)).selected,
+            SELECTED: uepo(study, method(study, grid.ratio)).selected,
         }  # fmt: skip
         for name, policy in learners.items():
             yield share, size, name, study.evaluate(policy, grid.episodes), study
 
 
-def method(study: LoneSlice) -> UEPOConfig:
-    """UEPO with |D_diff| the usual multiple of the slice, and not of what stands beside it."""
-    ratio = study.budget.augmentation_ratio * study.size / len(study.dataset)
-    return UEPOConfig(ratio=ratio)
+def method(study: LoneSlice, ratio: float) -> UEPOConfig:
+    """UEPO with |D_diff| ``ratio`` times the slice, and not what stands beside it."""
+    return UEPOConfig(ratio=ratio * study.size / len(study.dataset))
 
 
 def compute(seed: int, profile: str, grid: DataGrid | None = None) -> None:

@@ -86,7 +86,7 @@ class EpsilonGrid:
 
 GRIDS = {
     "smoke": EpsilonGrid(size=1_000, epochs=5, hidden=(32, 32), sequences=128),
-    "laptop": EpsilonGrid(size=20_000, epochs=6, hidden=(128,) * 4, sequences=2_048),
+    "laptop": EpsilonGrid(size=20_000, epochs=5, hidden=(128,) * 4, sequences=2_048),
     "full": EpsilonGrid(
         size=100_000, epochs=20, hidden=(200,) * 4, sequences=2_048, ratios=(1.0, 2.0),
         controls=(0.01, 0.05, 0.1, 0.2),

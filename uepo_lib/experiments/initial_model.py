@@ -79,7 +79,7 @@ class InitialGrid:
 
 GRIDS = {
     "smoke": InitialGrid(25, (32, 32), 128, 64, ratio=1.0, rounds=2),
-    "laptop": InitialGrid(800, (64,) * 4, 2_048, 1_024, rounds=2),
+    "laptop": InitialGrid(600, (64,) * 4, 2_048, 1_024, rounds=2),
     "full": InitialGrid(10_000, (200,) * 4, 2_048, 4_096),
     "paper": InitialGrid(50_000, (200,) * 4, 2_048, 4_096),
 }

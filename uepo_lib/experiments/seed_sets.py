@@ -48,8 +48,8 @@ class SeedGrid:
     n: int = 10
     sizes: tuple[int, ...] = (1, 2, 5, 10)
     kappas: tuple[float, ...] = (0.25, 0.5, 1.0)
-    episodes: int = 20
-    guided_episodes: int = 6
+    episodes: int = 16
+    guided_episodes: int = 4
     starts: int = 32
     horizon: int = 16
     rival_share: float = 0.1
