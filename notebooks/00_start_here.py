@@ -143,7 +143,7 @@ here.draw("overview", overview_table(), task="the method", seeds=[])
 # | A5 | likelihood, the KL-style term | a bound on it; the term is off, α = 0 | 02, 04 |
 # | A6 | the filter, and the unit of ε | nats a dimension over held-out real data | 05, 11, 14 |
 # | A7 | real dynamics, offline | T̂'s transitions; or the simulator's, counted | 05, 11, 14 |
-# | A8 | synthetic steps a real one | 2; less at `smoke`, in E9 and in 12's privileged row | 05, 11, 12, 14, 16 |
+# | A8 | synthetic steps a real one | 2; less at `smoke`, E9, one row of 12 | 05, 11, 12, 14, 16 |
 # | A9 | AM-Q, where imagined robots die | steps after death count 0; or as published | 06, 12 |
 # | A10 | what is tuned online | the chain, its noise kept; or the noise alone | 07, 12 |
 # | A11 | what $\eta$ follows | the reverse steps, down to 0; or nothing | 04 |

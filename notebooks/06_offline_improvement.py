@@ -424,8 +424,8 @@ assert (looks.groupby(["seed", "method"])["member"].nunique().unstack()["Uni-O4"
 # %% [markdown]
 # **What the critic's unit is worth.** The same clones with either critic, on a seed that no result
 # uses: mean scores of the four members before and after offline PPO, noise-free and with their
-# noise (`sampled_…`); `accepted` of `checks` says how often AM-Q took the new policy. They had 1,000
-# updates and critics of 20,000, `laptop`'s sizes of then.
+# noise (`sampled_…`); `accepted` of `checks` says how often AM-Q took the new policy. They had
+# 1,000 updates and critics of 20,000, `laptop`'s sizes of then.
 
 # %%
 pd.DataFrame(settings.TRIED_CRITIC).rename(columns={"looks": "checks"})

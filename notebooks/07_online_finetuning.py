@@ -382,8 +382,9 @@ means.round(1)
 
 # %% [markdown]
 # All are played on the episodes of the curves. The first evaluation of a policy that moved may come
-# after one update or after several; a negative cost means that the policy was already better. `lowest` is the
-# start less the worst evaluation after it; as a minimum of noisy numbers that is pessimistic.
+# after one update or after several; a negative cost means that the policy was already better.
+# `lowest` is the start less the worst evaluation after it; as a minimum of noisy numbers that is
+# pessimistic.
 #
 # ## The dynamics model goes online too
 #

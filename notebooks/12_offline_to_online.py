@@ -361,8 +361,9 @@ here.draw("12_switch", online, runs, task=task)
 # actions in each of 256 states of D, matched by Gaussians, KL from the first policy (`shift.py`);
 # the state shift from D is of visited states, in the same way. *Early* are the policy at the first
 # evaluation on the way (at `laptop` that is after one update of the policy) and the states before
-# the third update, in which all but PPO from scratch explore and do not learn yet; lines lead to the last policy and the last states. A disc inside a
-# ring of its colour, in the very same place, is a run in which offline PPO changed nothing.
+# the third update, in which all but PPO from scratch explore and do not learn yet; lines lead to
+# the last policy and the last states. A disc inside a ring of its colour, in the very same place,
+# is a run in which offline PPO changed nothing.
 
 # %%
 here.draw("12_shift", online[online["row"].isin(closer.LINES)], runs, task=task)

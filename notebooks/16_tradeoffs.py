@@ -124,9 +124,9 @@ assert (highest["tau"] > lowest["tau"]).all()  # as the formula has it, on every
 # all of D. The clone and the diffusion policy learn from the whole slice. *UEPO, selected* is the
 # offline phase of Algorithm 1 on it: the critic learns from all of it, $\hat T_{init}$ from nine
 # tenths, while the last tenth chooses its weights and sets the filter's reference; $D_{diff}$ comes
-# from that $\hat T_{init}$ and is a multiple of the slice (printed below); $(i, \kappa)$ is chosen by AM-Q in the
-# $\hat T$ of both. (First tables had been seen when UEPO was given its $D_{diff}$ here, and lost a
-# held-out part of D that chose for it.)
+# from that $\hat T_{init}$ and is a multiple of the slice (printed below); $(i, \kappa)$ is chosen
+# by AM-Q in the $\hat T$ of both. (First tables had been seen when UEPO was given its $D_{diff}$
+# here, and lost a held-out part of D that chose for it.)
 #
 # The claim needs both questions of the table: is $\pi^*$ ahead of plain cloning, and further ahead
 # with fewer data? All learners make fewer updates here than in 12, not all by the same factor, and

@@ -8,8 +8,8 @@
 | paper | the sizes that Uni-O4 published; a GPU |
 
 The sizes were fixed before settings were tuned; those of laptop were cut once more afterwards, when
-results had been seen, for time alone. What the paper (UEPO) leaves unsaid has Uni-O4's size under ``paper`` where Uni-O4 has one, and is
-marked as our choice in :data:`PUBLISHED` where it has none.
+results had been seen, for time alone. What the paper (UEPO) leaves unsaid has Uni-O4's size under
+``paper`` where Uni-O4 has one, and is marked as our choice in :data:`PUBLISHED` where it has none.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 A slice is whole episodes of D but the last (``slices.py``), the same for every seed; each learner
 makes the same number of updates whatever it learns from, fewer than the other notebooks', and not
-by one factor, so that the grid can be run. UEPO is the offline phase of Algorithm 1 on the slice alone: its diffusion
-policy and T̂_init, D_diff from both, T̂ on slice and D_diff, its critic. What chooses the weights of
-T̂ is counted in the slice. D_diff, and that choice by the slice alone, came after first tables had
-been seen: in those UEPO had neither.
+by one factor, so that the grid can be run. UEPO is the offline phase of Algorithm 1 on the slice
+alone: its diffusion policy and T̂_init, D_diff from both, T̂ on slice and D_diff, its critic. What
+chooses the weights of T̂ is counted in the slice. D_diff, and that choice by the slice alone, came
+after first tables had been seen: in those UEPO had neither.
 
 **Expected** before any of it was computed: all learners lose by fewer data; choosing among noises
 does not make up for it, since T̂ and Q that choose are learnt from the same few.
