@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from uepo_lib import behaviors, facts
+from uepo_lib import behaviors, facts, robots
 from uepo_lib.behaviors import PolicyDriver
 from uepo_lib.errors import UsageError
 from uepo_lib.maze import WaypointDriver
@@ -91,7 +91,7 @@ def full_recipe(task: Task, recipe: Recipe) -> dict[str, Any]:
     shape = {"num_transitions": recipe.num_transitions, "num_envs": recipe.num_envs}
     return {
         "parts": parts, **shape, "seed": recipe.seed, "env_id": task.robot.env_id,
-        "revision": REVISION,
+        "revision": REVISION, "robots": robots.REVISION,
     }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from uepo_lib import (
     probability_flow,
     ranking,
     recipes,
+    robots,
     schedules,
 )
 from uepo_lib.datasets import Batch, Dataset
@@ -60,7 +61,7 @@ def rank_sequences(study: Study, model: Product[DiffusionModel]) -> Product[dict
         "scales": ranking.SCALES, "held_out_seed": HELD_OUT_SEED,
     }  # fmt: skip
     modules = (
-        datasets, collection, schedules, denoisers, diffusion, likelihood, probability_flow,
+        robots, datasets, collection, schedules, denoisers, diffusion, likelihood, probability_flow,
         ranking,
     )  # fmt: skip
     return study.stage(

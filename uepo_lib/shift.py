@@ -14,6 +14,8 @@ from torch import Tensor
 from uepo_lib.errors import check
 from uepo_lib.policies import Policy, normal_kl
 
+REVISION = 1
+
 FLOOR = 0.05
 """Least standard deviation of an executed action, in action units, the same for every policy: a
 point mass that moves by 5 % of the largest action has then moved by one σ."""

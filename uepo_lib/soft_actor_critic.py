@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from uepo_lib import datasets, environments, evaluation, finetuning, policies, robots
+from uepo_lib import datasets, environments, evaluation, finetuning, policies, robots, shift
 from uepo_lib.datasets import Normaliser, Transitions
 from uepo_lib.environments import ChunkedEnvs
 from uepo_lib.errors import UsageError, check
@@ -268,7 +268,8 @@ def soft_actor_critic(study: Study, **changes: Any) -> Product[Any]:
         return policy
 
     modules = (
-        robots, environments, evaluation, policies, datasets, finetuning, sys.modules[__name__]
+        robots, environments, evaluation, policies, datasets, finetuning, shift,
+        sys.modules[__name__],
     )  # fmt: skip
     made = {"sac": asdict(config), "watch": watched}
     return study.stage("online", made, produce, read, modules, expect="an hour or more")

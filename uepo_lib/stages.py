@@ -30,6 +30,7 @@ from uepo_lib import (
     robots,
     rollouts,
     schedules,
+    shift,
     subpolicies,
 )
 from uepo_lib.chain import ChainActor
@@ -255,7 +256,7 @@ class Study(Learners):
         config = {
             "policy": dict(policy.config), "ppo": asdict(cfg), "watch": watched, **variant.chosen
         }  # fmt: skip
-        modules = (*ACTING, ppo, chain, finetuning, *variant.modules)
+        modules = (*ACTING, datasets, ppo, chain, finetuning, shift, *variant.modules)
         parents = (*((policy, critic) if critic else (policy,)), *variant.parents)
         return self.stage("online", config, produce, read, modules, parents, "about 3 min")
 

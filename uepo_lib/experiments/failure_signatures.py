@@ -38,6 +38,7 @@ from uepo_lib import (
     environments,
     ppo,
     profiles,
+    robots,
     rollouts,
     schedules,
     slices,
@@ -66,7 +67,7 @@ LIMIT = 3.0
 AT_DOOR = 0.3
 """A walk that ends this near a door has reached it."""
 MODULES = (
-    datasets, slices, schedules, denoisers, diffusion, divergence, subpolicies, dynamics,
+    robots, datasets, slices, schedules, denoisers, diffusion, divergence, subpolicies, dynamics,
     rollouts, augmentation, environments, chain, ppo, diagnostics,
 )  # fmt: skip
 

@@ -196,7 +196,7 @@ class _Maker:
         pool, study = self.simulated, self.study
         return Product(
             (*pool.keys, *judge.keys), lambda: (*judge.runs, *pool.runs),
-            lambda: study.judged(pool.value, judge.value, cfg), {"judged": True},
+            lambda: study.judged(pool.value, judge.value, cfg), {"judged": REVISION},
         )  # fmt: skip
 
     def _take(self, pool: Product[Pool], choice: Choice) -> Product[Transitions]:
