@@ -523,7 +523,8 @@ print(f"{min(used.values()):.0%} ({least}) to {max(used.values()):.0%} of the st
 
 # %% [markdown]
 # What evaluates a model must be unseen. Whole episodes are held out, since neighbouring steps of
-# one episode are all but equal; the split is the same for every seed.
+# one episode are all but equal; the split is the same for every seed. Only dynamics models leave
+# these episodes out: policies and critics learn from all of $\mathcal{D}$.
 
 # %%
 kept, held = medium.split(0.1)

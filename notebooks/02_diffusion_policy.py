@@ -77,8 +77,8 @@ runs = [model.run for model in models]
 
 # %% [markdown]
 # **One measured number.** In each of 64 logged states of Hopper, 16 noises give 16 outputs. Their
-# standard deviation, against that of the logged actions around their mean, says how much of the
-# data's spread the sampler keeps. Section 7 says where the number comes from.
+# standard deviation is set against that of the logged actions around the mean output of a chain of
+# 50 steps: so much of the data's spread is kept. Section 7 says where the number comes from.
 
 # %%
 steps = [1, 2, 5, 10, 25, 50]
@@ -434,9 +434,9 @@ Markdown(
 # is for.
 #
 # **Averaged weights.** What is returned is not the last network but a moving average of all,
-# $\bar\theta \leftarrow d\, \bar\theta + (1 - d)\, \theta$. Each step follows the noise of one
-# batch; the average does not. Expectation: it helps as long as the learning rate is high, and no
-# more when the rate has decayed to zero.
+# $\bar\theta \leftarrow d\, \bar\theta + (1 - d)\, \theta$, where $d$ rises to its final value over
+# the first updates. Each step follows the noise of one batch; the average does not. Expectation: it
+# helps as long as the learning rate is high, and no more when the rate has decayed to zero.
 
 # %%
 noisier = replace(process, num_updates=toy_updates // 2, batch_size=32)
@@ -673,7 +673,8 @@ typical.round(2)
 
 # %% [markdown]
 # **Health panel.** Are this policy's plans like what was logged in such states? The value is their
-# distance from it, in units of held-out sequences; [17](17_failure_signatures.ipynb) sets the
+# distance from it, in units of held-out sequences. (Dynamics models leave these out; the policy has
+# learnt from them, so it is judged a little too kindly.) [17](17_failure_signatures.ipynb) sets the
 # threshold, on other tasks.
 
 # %%

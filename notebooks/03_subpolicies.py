@@ -209,8 +209,8 @@ assert panels["κ = 0"][1].abs().max() < 1e-3  # it stands still, which nobody i
 # %% [markdown]
 # **And with a single mode?** Then there is nothing to choose, and the seed only shifts the action
 # within the mode's width. On one Gaussian the shift is linear in κ and the same in every state:
-# a constant bias. This is the case to remember for the robot, whose medium data come from one
-# policy with added noise.
+# a constant bias, a number of its own for each step and joint of the plan. This is the case to
+# remember for the robot, whose medium data come from one policy with added noise.
 
 # %%
 single = toys.Doors([(1, 0)], std=0.2)
@@ -544,8 +544,7 @@ pd.concat({k: health.panel([health.collapse(s, similar)]) for k, s in sets.items
 # ## What fails
 #
 # - **A seed is not a mode.** Plain seeds cover modes no better than independent draws do
-#   (section 2). On data with one mode they are constant biases, and their diversity is an offset
-#   of the action.
+#   (section 2). On data with one mode they are constant biases: one pattern, added to every plan.
 # - **A set of models is not a set of behaviours.** Trained again with the same noise, a diffusion
 #   model goes through the same door (section 5).
 # - **The scale is a confounder.** Any gain of $n$ seeds has to be shown beside κ = 0 and beside the

@@ -129,9 +129,9 @@ assert (dv.acceleration_term(x, still, floor=1e-6) - 1).abs().max() < 1e-12
 
 # %% [markdown]
 # The third fact deserves a pause. A sub-policy that always pushes a little harder than another
-# is, to div, the same policy. On data with a single mode that is exactly how fixed initial noise
-# acts (notebook 03), so the part of diversity that changes returns can be the part that div does
-# not see.
+# is, to div, the same policy. On data with a single mode fixed initial noise adds one pattern to
+# every plan (notebook 03). div sees how that pattern moves from step to step and not its mean, so
+# the part of diversity that changes returns can be the part that div does not see.
 #
 # ## What it measures
 #
@@ -178,10 +178,11 @@ assert abs(of["one gait, twice", 0.6] / drowned - 1) < 0.01
 # $$a^i_t \leftarrow a^i_t + \delta, \qquad \delta \sim \mathcal N(0, \sigma_{div}^2 I), \qquad
 # \sigma_{div} = \eta\,\frac{\tau - \mathrm{div}(a_i, a_j)}{\tau}$$
 #
-# `divergence.Guidance` does this on x̂₀ at every reverse step but the last, for all pairs at once,
-# each sub-policy against its nearest neighbour. Its noise is drawn once, so that a guided
-# sub-policy is still a function of the state (A3). For τ the paper gives no number: here it is the
-# median nearest-neighbour div of the *unguided* set, fixed before anything is guided (A4).
+# `divergence.Guidance` does this on x̂₀, the plan that the model estimates at a reverse step
+# (notebook 02): at every step but the last, for all pairs at once, each sub-policy against its
+# nearest neighbour. Its noise is drawn once, so that a guided sub-policy is still a function of the
+# state (A3). For τ the paper gives no number: here it is the median nearest-neighbour div of the
+# *unguided* set, fixed before anything is guided (A4).
 #
 # One reading of the paper says that the coefficient is "adjusted with training progress" (A11).
 # Guidance acts in sampling, when the weights are final: a schedule over gradient steps would have
@@ -454,7 +455,7 @@ Markdown(guidance_says.trained_says(kept, taus))
 # ## Two robots
 #
 # The pen in a hand, logged from an expert with an action noise of 0.1, and Hopper, logged with
-# about 0.5. Both take the same network and sub-policies at κ = 1.
+# about 0.5. Both take the same network, and sub-policies at κ = 1, the full scale of their noise.
 #
 # **Expectation**, from the closed form: on the pen nearly everything is taken back, on Hopper much
 # is kept.
@@ -690,9 +691,9 @@ lines = [
 Markdown("**Verdict: plans' div ranks better than plans' distance.**\n\n" + "\n".join(lines))
 
 # %% [markdown]
-# **What to see.** div of plans foretells how differently the robot *moves*; where it *gets* is
-# another question, and for that the plain distance of plans, which a constant offset does not
-# escape, can say more. Neither is close to 1: the body filters what it is told.
+# **What to see.** div of plans asks how differently the robot *moves*; where it *gets* is another
+# question, and the plain distance of plans, which a constant offset does not escape, may answer it
+# better: the table and the verdict say. What keeps ρ below 1 is the body, which filters actions.
 #
 # Guidance raises div of plans by design. Are the trajectories further apart as well?
 
@@ -968,4 +969,5 @@ if not quick:
 # - **Quiet data.** There the reverse process takes most of a perturbation back, and what is left at
 #   τ costs a large η. `survival.survival` says how much is kept before anything is guided.
 # - **Guided sub-policies that are deployed alone.** Without their neighbours they are the
-#   unguided ones; guidance is for generating data (notebook 05), and is off once π* is chosen.
+#   unguided ones; guidance is for generating data (notebook 05), and AM-Q chooses among unguided
+#   ones.

@@ -166,8 +166,9 @@ assert len(stopped) < len(whole) and last > 1.1 * kept
 #
 # A tenth of the episodes is held out, in two halves. One *chooses*: the weights of every member,
 # the elites, the filter's reference. The other *tests*: nothing was chosen on its episodes, and
-# unless another half is named, "held out" below means this one. First, likelihood and calibration:
-# of all held-out values, how many lie inside T̂'s central 50 % interval, its 90 % interval?
+# unless another half is named, "held out" below means this one. First, likelihood (NLL, −log T̂ of
+# a real step, in nats) and calibration: of all held-out values, how many lie inside T̂'s central
+# 50 % interval, its 90 % interval?
 
 # %%
 studies = [Study("hopper-medium", seed, here.profile, progress=False) for seed in seeds]
@@ -352,9 +353,9 @@ assert abs(apart - 0.5 * torch.log(two.double())) < 1e-6 and abs(missed - 2) < 1
 # deviation. Every step and reset then counts as interaction (A7).
 #
 # Either number has no natural zero, so ε bounds the *excess* over the median of the same number on
-# held-out real sequences of the same length: the **median rule**. A trajectory that T̂_init knows
-# as well as a typical real one has excess 0, and at any ε > 0 at least half of the real sequences
-# pass.
+# real sequences of the same length, of the half that *chooses*: the **median rule**. A trajectory
+# that T̂_init knows as well as a typical one of these has excess 0, and at any ε > 0 at least half
+# of these pass. (Dashed lines in the next figure: the half that tests, over its own median.)
 #
 # **Look before choosing.** How much is kept, as a function of ε? The value of a trajectory is a
 # mean over H steps. If errors were independent from step to step it would hardly vary, and the
@@ -588,7 +589,8 @@ Markdown(
 # nothing refused, and every ε takes its D_diff from it, up to |D| transitions. T̂ is fitted anew
 # for each cell, with equally many gradient steps, T̂_init's among them.
 #
-# - *Size.* A slice of D and a smaller network, so that all cells fit on a laptop (printed below).
+# - *Size.* A slice of D, so that all cells fit on a laptop, and its own number of updates (both
+#   printed below).
 # - *Volume.* A pool ends: an ε that passes too few trajectories fills less, and the left and
 #   right panels of the next figure say how much. Nothing is generated to fill it up.
 # - *Control.* As many transitions as the filter takes, from trajectories drawn at random.

@@ -32,7 +32,7 @@
 # adds noise that a fragile gait may not survive. The value function was fitted to other actions,
 # so the first advantages can point the wrong way. And a large first step may destroy what the log
 # had taught. So: start from a policy whose noise-free actions are unchanged, explore with a
-# known and fixed noise, and keep each update close to the policy that collected the data. That is
+# known and fixed noise, and keep each update close to the policy that played its steps. That is
 # the plan of this page.
 # </details>
 #
@@ -309,9 +309,10 @@ ends.pivot(index="method", columns="seed", values="score").round(1)
 # $$\text{gap closed} = \frac{\text{end} - \text{start}}{\text{reference} - \text{start}}$$
 #
 # The rule was written before the runs. From a start below 80 normalised, at least 20 % of the gap
-# is closed. From a higher start there is little gap to close, and the policy must not fall by more
-# than the half-width of the 95 % interval of the evaluation, start and end compared episode by
-# episode. (At first the interval was that of the start alone, which left the end's chance out.)
+# is closed. From a higher start there is little gap to close, and past the reference the share has
+# the wrong sign, so it says nothing there: the policy must not fall by more than the half-width of
+# the 95 % interval of the evaluation, start and end compared episode by episode. (At first the
+# interval was that of the start alone, which left the end's chance out.)
 
 # %%
 gaps = views.gap_table(runs, robot)
@@ -389,8 +390,8 @@ means.round(1)
 # Algorithm 1 ends by refitting $\hat T$ on $D \cup D_\mathrm{diff} \cup D_\mathrm{online}$. Here
 # the refitted model improves no policy; it is an instrument (A14). If online transitions are harder
 # to predict than held-out ones of $D$, the policy has left the data. **Expectation:** before the
-# refit the NLL of $D_\mathrm{online}$ lies above that of held-out $D$; the refit lowers it and
-# leaves that of held-out $D$ where it was.
+# refit the NLL of $D_\mathrm{online}$ (−log $\hat T$ of its steps, in nats) lies above that of
+# held-out $D$; the refit lowers it and leaves that of held-out $D$ where it was.
 
 # %%
 shift = views.shift_table(studies, found, runs)
@@ -475,11 +476,11 @@ print(
 # the frozen first steps of the chain are run for all $n$ sub-policies with notebook 04's push, and
 # sub-policy $i$'s latent is taken; the likelihood of the trained last step, which starts from that
 # latent, is as before. By div, and by
-# $\mathrm{KL} = \lVert a_i - a_j \rVert^2 / 2\sigma^2$. *Imagined data*: before each refit
-# $D_\mathrm{diff}$ is generated anew by the present policy. **Expectation.** Little of a push
-# arrives, since the step behind it undoes most of it; imagined data tell $\hat T$ nothing that it
-# does not know. (How much of a push the next step leaves, [04](04_divergence.ipynb) measures on
-# quiet data and on this robot's noisy ones; they differ.)
+# $\mathrm{KL} = \lVert a_i - a_j \rVert^2 / 2\sigma^2$, a mean over steps. *Imagined data*:
+# before each refit $D_\mathrm{diff}$ is generated anew by the present policy. **Expectation.**
+# Little of a push arrives, since the step behind it undoes most of it; imagined data tell $\hat T$
+# nothing that it does not know. (How much of a push the next step leaves,
+# [04](04_divergence.ipynb) measures on quiet data and on this robot's noisy ones; they differ.)
 
 # %%
 ways = others.all_alternatives(studies)

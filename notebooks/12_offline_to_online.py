@@ -24,8 +24,8 @@
 # dexterous manipulation, both relative to totals over tasks. It does not say whether its columns
 # are offline or final scores, so both readings are tested.
 #
-# **Our choices.** A9 (AM-Q counts a dead pair as 0), A10 (one chain for both phases), A13 (offline
-# PPO or none: a 2 × 2).
+# **Our choices.** A9 (AM-Q counts 0 for each step after an imagined end), A10 (online the chain is
+# tuned, its initial noise kept), A13 (offline PPO or none: a 2 × 2).
 #
 # **Run time** beyond the runs, which are prepared with the shared ones: under a minute.
 #
@@ -87,6 +87,13 @@ task = ", ".join(tasks)
 # the episodes (reset seeds) of its offline score: their difference is a paired one. A diffusion
 # policy of *fresh noise* has no noise-free actions: its offline score is sampled; online it
 # explores with fresh noise and, as all are evaluated noise-free, is evaluated from zero noise.
+#
+# **Words.** A *sub-policy* (i, κ) is the diffusion policy started from its i-th fixed noise, scaled
+# by κ ([03](03_subpolicies.ipynb)). $\hat T$ is the dynamics model of $D$ and of the imagined
+# $D_\mathrm{diff}$, $\hat T_\mathrm{init}$ that of $D$ alone ([05](05_augmentation.ipynb)).
+# *AM-Q* is the mean Q on rollouts in a dynamics model ([06](06_offline_improvement.ipynb)): for
+# UEPO in $\hat T$, for Uni-O4 in $\hat T_\mathrm{init}$. A *chunk* is what is executed between
+# two plans.
 #
 # | row | what it is |
 # |---|---|
@@ -196,9 +203,10 @@ four.pivot(index=["task", "policy"], columns="offline phase", values=["offline",
 # *Privileged, equal steps* is the row whose $D_\mathrm{diff}$ comes from the simulator, beside
 # Uni-O4 with as many more online steps.
 #
-# Intervals are over seeds, by stratified bootstrap. `gain` is the difference of interquartile means
-# over tasks and seeds, and the verdict is about it. Where tasks differ in level, the quarters that
-# are cut off are mostly runs of the lowest and the highest task, so it weighs the middle task most.
+# Intervals are over seeds: in this table by stratified bootstrap, in the paper's claims below by
+# Student's t. `gain` is the difference of interquartile means over tasks and seeds, and the verdict
+# is about it. Where tasks differ in level, the quarters that are cut off are mostly runs of the
+# lowest and the highest task, so it weighs the middle task most.
 # `paired` counts every task alike: the mean over tasks of the gains on the same seed.
 # `probability` is that of a run of the first beating one of the second. Where there are others,
 # each stands without the task on which settings were chosen too, Hopper-medium.
@@ -246,8 +254,8 @@ Markdown(
 here.draw("12_profile", everything, runs, task=task)
 
 # %% [markdown]
-# With fewer than five seeds no verdict goes past *inconclusive*: three against three cannot reach
-# p = 0.05, whatever the numbers. `make reproduce PROFILE=full` has five.
+# With fewer than five seeds no verdict goes past *inconclusive*: on one task, a two-sided rank test
+# of three against three cannot go below p = 0.1. `make reproduce PROFILE=full` has five.
 
 # %%
 seeds = here.budget.seeds

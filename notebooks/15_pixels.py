@@ -113,7 +113,7 @@ assert (first.square().sum(), second.square().sum()) == (2, 6)
 #
 # The camera is orthographic: a shift, a zoom and a roll of it are exactly maps of the picture. One
 # wide picture, drawn once, is looked at from every camera (`pixels.look`). A camera that stands
-# elsewhere moves all pictures alike. A camera that moves by $v$ pixels a frame adds $v$ to every
+# elsewhere moves all pictures alike. A camera that moves by $v$ pixels a frame takes $v$ from every
 # velocity in the picture.
 
 # %% tags=["nbval-check-output"]
