@@ -216,7 +216,9 @@ import gymnasium
 from uepo_lib import own, tasks
 
 gymnasium.register("Walking-v0", entry_point="own_environment:Walk", max_episode_steps=20)
-robot = own.robot("Walking-v0", random_return=0.0, expert_return=3.0)
+robot = own.robot(
+    "Walking-v0", random_return=0.0, expert_return=3.0, terminated=lambda s: s[..., 0] >= 3
+)
 task = tasks.register(tasks.Task("walking", robot, "test/walking/steady-v0", "a walk", "own"))
 own.collect(task, "tiny", lambda observation, generator: [0.3], 200)
 print("collected")

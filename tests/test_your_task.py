@@ -25,12 +25,13 @@ from uepo_lib.figures import your_task as views
 from uepo_lib.locomotion import HOPPER
 from uepo_lib.methods.uepo import uepo
 from uepo_lib.own import PlainRobot
+from uepo_lib.slices import SlicedStudy
 from uepo_lib.stages import Study
 from uepo_lib.tasks import Task
 
 WALKS = {
-    "Walk-v0": {}, "Unlimited-v0": {"max_episode_steps": None}, "Wide-v0": {"limit": 2.0},
-    "Forgetful-v0": {"entry_point": "own_environment:Forgetful"},
+    "Walk-v0": {}, "Stroll-v0": {}, "Unlimited-v0": {"max_episode_steps": None},
+    "Wide-v0": {"limit": 2.0}, "Forgetful-v0": {"entry_point": "own_environment:Forgetful"},
 }  # fmt: skip
 
 
@@ -173,6 +174,52 @@ def test_who_collects_second_waits_and_keeps_what_is_there(
     assert capsys.readouterr().out.count("kept as it is") == 1
     metadata = json.loads((place / "data" / "metadata.json").read_text())
     assert metadata["algorithm_name"] == "first"
+
+
+def test_a_rule_that_contradicts_the_data_is_refused_when_they_are_loaded(task: Task) -> None:
+    """Nothing is computed with it, and once it is right the study goes on."""
+    own.collect(task, "tiny", act, 200)
+    tasks.register(replace(task, robot=walk(terminated=own.never)))
+    for study in (Study("walk-noisy", 0, "tiny"), SlicedStudy("walk-noisy", 0, 50, "tiny")):
+        with pytest.raises(UsageError, match="terminated: walk's rule differs from test/walk"):
+            study.clone()
+    tasks.register(task)
+    assert Study("walk-noisy", 0, "tiny").clone().keys
+
+
+def fell_too(states: torch.Tensor) -> torch.Tensor:
+    """Of all that was collected it says what :func:`arrived` says."""
+    return arrived(states) | (states[..., 0] < -2)
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"env_id": "Stroll-v0"}, {"env_options": {"limit": 1.0}}, {"max_episode_steps": 15},
+    {"terminated": fell_too},
+]  # fmt: skip
+
+
+def test_a_run_on_ones_own_task_is_named_by_its_robot(task: Task) -> None:
+    own.collect(task, "tiny", act, 400)
+
+    def key(**changes: Any) -> Any:
+        tasks.register(replace(task, robot=walk(**changes)))
+        (found,) = Study("walk-noisy", 0, "tiny", progress=False).clone().keys
+        return found
+
+    keys = [key(), *(key(**changes) for changes in CHANGES)]
+    assert len({k.id for k in keys}) == len({k.reading_key for k in keys}) == len(keys)
+    assert key() == keys[0] == key(terminated=lambda states: arrived(states))
+
+
+def test_options_are_named_alike_in_every_process(task: Task) -> None:
+    own.collect(task, "tiny", act, 60)
+    data = loading.load(task, loading.home(task, "tiny"))
+    options = {"range": (0.7, np.inf), "goal": np.ones(2), "kinds": {"b", "a"}, "rule": arrived}
+    odd = replace(data, task=replace(task, robot=replace(task.robot, env_options=options)))
+    assert own.identity(odd)["env_options"] == (
+        '{"goal": [1.0, 1.0], "kinds": ["\'a\'", "\'b\'"], "range": [0.7, Infinity], '
+        '"rule": "<function arrived>"}'
+    )
 
 
 def test_returns_to_go_are_the_discounted_sums(task: Task) -> None:

@@ -8,10 +8,15 @@ A module that does the first two makes the task known to the command line: ``pyt
 uepo --import MODULE --task mine``.
 An environment needs a vector observation and actions in [-1, 1]. Without MuJoCo it also needs
 ``get_state()`` and ``set_state(values)``, by which interrupted online runs are resumed.
+A study that loads the data has :func:`verify` compare the termination rule with them. Its runs are
+named by what :func:`identity` says of the robot too; what they cannot see is code: if ``step`` or a
+wrapper changes, give the dataset another id.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -152,10 +157,10 @@ Act = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 def collect(task: Task, profile: str, act: Act, num_steps: int, seed: int = 0) -> Path:
     """At least ``num_steps`` steps of ``act`` as ``task``'s Minari dataset, in whole episodes.
 
-    One that is there is kept, and a line says so: neither it nor the runs on it know that an
-    environment or a script has changed. A second process waits for the first, and keeps what it
-    collected. Returns where it lies. ``minari.DataCollector``, which
-    needs Minari's ``create`` extra, writes the same files.
+    One that is there is kept, and a line says so: neither it nor the runs on it know that the code
+    of an environment or a script has changed. A second process waits for the first, and keeps what
+    it collected. Returns where it lies. ``minari.DataCollector``, which needs Minari's ``create``
+    extra, writes the same files.
     """
     check(num_steps > 0, "num_steps", num_steps, "a positive integer")
     folder = loading.home(task, profile)
@@ -200,7 +205,7 @@ def _play(
 
 
 def verify(dataset: Dataset) -> None:
-    """Does the termination rule say of D's states what D says?
+    """Does the termination rule say of D's states what D says? A study asks when it loads D.
 
     Raises ``UsageError`` with the number of steps where it does not. A rule that is wrong makes T̂
     imagine episodes that go on after their end, or end early.
@@ -214,3 +219,36 @@ def verify(dataset: Dataset) -> None:
             f"terminated: {dataset.task.robot.name}'s rule differs from {dataset.key.id} in "
             f"{int(wrong.sum()):,} of {len(wrong):,} steps, the first: {int(wrong.int().argmax())}"
         )
+
+
+FAR = (1, 2, 4)
+"""D's states, and places so many times as far from their mean."""
+
+
+def identity(dataset: Dataset) -> dict[str, Any]:
+    """What names a run on a task of one's own beside the data and the settings: the environment,
+    its options, the step limit, and a hash of what the termination rule answers.
+
+    The rule is asked about D's next states and about places farther out, where imagined episodes
+    go: two rules that agree on all of D, as where nothing in it ends early, may differ there.
+    """
+    robot, digest = dataset.task.robot, hashlib.sha256()
+    for far in FAR:
+        said = robot.terminated(dataset.normaliser.inverse(far * dataset.next_states))
+        digest.update(said.bool().numpy().tobytes())
+    return {
+        "env_id": robot.env_id,
+        "env_options": json.dumps(dict(robot.env_options), sort_keys=True, default=_told),
+        "max_episode_steps": robot.max_episode_steps,
+        "terminated": digest.hexdigest()[:16],
+    }
+
+
+def _told(option: Any) -> Any:
+    """What JSON does not know, equal for equal options in every process: no address is part of
+    it."""
+    if isinstance(option, np.ndarray | np.generic):
+        return option.tolist()
+    if isinstance(option, set | frozenset):
+        return sorted(map(repr, option))
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(option))

@@ -28,6 +28,7 @@ from uepo_lib import (
     noise_steering,
     offline_ppo,
     online_model,
+    own,
     policies,
     ppo,
     profiles,
@@ -250,6 +251,11 @@ class Workbench:
         index = torch.randint(len(self.windows), (count,), generator=self.generator(purpose))
         return self.windows.past(index)
 
+    @cached_property
+    def _robot(self) -> dict[str, Any]:
+        """What identifies a robot of one's own; this project's have a revision."""
+        return {"robot": own.identity(self.dataset)} if self.task.source == "own" else {}
+
     def stage(
         self,
         kind: str,
@@ -263,7 +269,7 @@ class Workbench:
         """What ``produce`` writes into a run and ``read`` makes of it, under the run's identity."""
         spec = Spec(
             kind,
-            {"task": self.task.name, "seed": self.seed, **config},
+            {"task": self.task.name, "seed": self.seed, **self._robot, **config},
             self.dataset.key,
             tuple(key for parent in parents for key in parent.keys),
             {m.__name__.rpartition(".")[2]: m.REVISION for m in modules},
@@ -281,12 +287,16 @@ class Workbench:
 
 def load_data(task: str, profile: str, progress: bool = True) -> Dataset:
     """The dataset of ``task``, at ``profile``'s size and collected first if it is a local one;
-    ``UsageError`` saying how to get it for a remote or imported one that is not there."""
+    ``UsageError`` saying how to get it for a remote or imported one that is not there, and for one
+    of your own whose termination rule contradicts it."""
     chosen = tasks.get(task)
     folder = loading.home(chosen, profile)
     if chosen.source == "local":
         collection.collect(chosen, _recipe(chosen, profile), folder, progress)
-    return loading.load(chosen, folder)
+    data = loading.load(chosen, folder)
+    if chosen.source == "own":
+        own.verify(data)
+    return data
 
 
 def _recipe(task: Task, profile: str) -> recipes.Recipe:
