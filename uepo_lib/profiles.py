@@ -3,7 +3,7 @@
 | profile | for |
 |---|---|
 | smoke | every line of code runs; the numbers mean nothing |
-| laptop | the default: local data, three seeds, some two hours on two cores |
+| laptop | the default: local data, three seeds, two to three hours on two cores |
 | full | five seeds, 5 times the data, 7.5 to 13 times the updates; some 90 core-hours, estimated |
 | paper | the sizes that Uni-O4 published; a GPU |
 
