@@ -591,7 +591,7 @@ Markdown(
 #
 # The figure shows the AUC over all pairs, the verdict below it the share won within pairs. A pair
 # compares two sequences in one state, where what the model does not know is the same for both.
-# Across states it is not, so an AUC over all pairs is lower than the share within pairs.
+# Across states it is not, so an AUC over all pairs tends to be lower than the share within pairs.
 
 # %%
 pens = [Study("pen-expert", s, here.profile, progress=False) for s in here.budget.seeds]
@@ -628,7 +628,8 @@ Markdown(
 # %% [markdown]
 # **What to see.** The grey curve scores with the exact density of the policy that acted. That is
 # what a perfect model of actions given states would say. It is no upper limit, for two reasons: who
-# is shown all of $s_{1:T}$ also sees what the actions led to; and a copy whose noise was clipped
+# is shown all of $s_{1:T}$ also sees what the actions led to, and may or may not make use of it
+# (the table compares both); and a copy whose noise was clipped
 # onto an end of the box lands on an atom of the exact density (see *what fails*), which then
 # prefers it, where a smoother model need not. Where only one of the two bounds is seen, they
 # coincide. And some pairs are hard for everybody: where the hand holds still, steps differ by noise

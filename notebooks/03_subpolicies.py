@@ -385,7 +385,9 @@ summary.round(1)
 # %% [markdown]
 # **The check on the zero-noise policy.** Its interval over seeds has to reach the mean return of
 # the episodes that it learnt from, or to lie above it. The behaviour's own return without noise
-# stands beside it: that is what a perfect clone of the mean action would get.
+# stands beside it: that is what a perfect clone of the mean action would get. With few
+# seeds the interval can be so wide that it reaches nearly anything; then the seeds in the table
+# above say more.
 
 # %%
 zero = table[table.policy == views.ZERO].pivot(index="seed", columns="episode", values="return")
@@ -549,7 +551,7 @@ pd.concat({k: health.panel([health.collapse(s, similar)]) for k, s in sets.items
 #   model goes through the same door (section 5).
 # - **The scale is a confounder.** Any gain of $n$ seeds has to be shown beside κ = 0 and beside the
 #   κ sweep, or it may be a gain in temperature.
-# - **Zero noise is no free lunch.** It is close to the mean of one noisy mode, and with an exact
+# - **Zero noise is no free lunch.** It aims at the mean of one noisy mode, and with an exact
 #   model out of support between symmetric ones (section 4). A trained model is never quite
 #   symmetric; section 5 says where it goes, and that is no choice either.
 # - **The best of n is optimistic** wherever it is chosen and judged on the same episodes; the null

@@ -617,7 +617,8 @@ Markdown(
 # %% [markdown]
 # **What to see** (at `laptop`). On the pen δ lifts nearly all calls over τ (dotted) and the next
 # step takes it back: nearly all along, guided estimates (blue) stand hardly above unguided ones
-# (grey). On Hopper δ lifts fewer in the middle of the process, and what it lifts late stays.
+# (grey). On Hopper δ lifts fewer as the noise falls, in the long chain until late, and what it
+# lifts late stays.
 #
 # Given nothing but the noise in the data, the closed form tells on which robot more of a small
 # perturbation is kept; by how much, it tells only roughly (above). What it does not tell is the

@@ -26,7 +26,7 @@
 # <details><summary>Answer</summary>
 #
 # Inside the data it interpolates and is good. Outside nothing holds it: it answers with the same
-# confidence and is wrong by orders of magnitude. A rollout makes it worse, because each
+# confidence and can be wrong by orders of magnitude. A rollout makes it worse, because each
 # prediction is the next input, so one step out of the data leads to more. And a policy that is
 # chosen or trained inside T̂ is drawn to the places where T̂ errs in its favour. An ensemble
 # helps: where its members were not told what to say, they disagree. New *real* data from there
@@ -195,8 +195,9 @@ numbers.round(2)
 
 # %% [markdown]
 # Hopper's simulator is deterministic, so a network can shrink its variance until it hits what it
-# cannot fit: contacts. A curve below the diagonal is overconfident, one above it too careful; the
-# tails carry the mean NLL, and the median tells how the ordinary step fares.
+# cannot fit (where that is, is measured below) or its lower bound. A curve below the diagonal is
+# overconfident, one above it too careful; the tails carry the mean NLL, and the median tells how
+# the ordinary step fares.
 #
 # **Elites.** Five of seven members are kept: those with the lowest error on the half that chooses.
 
@@ -694,7 +695,7 @@ Markdown(
 # **Health panel.** Is T̂ worse than T̂_init on held-out real steps? A value above 1 says so, a row a
 # seed; [17](17_failure_signatures.ipynb) sets the threshold, on the maze. The value is a ratio of
 # geometric means, to which every step counts alike. The errors above are means of squares, in which
-# a few contacts weigh most: the two numbers differ, and may disagree.
+# the few largest errors weigh most: the two numbers differ, and may disagree.
 
 
 # %%
@@ -712,7 +713,7 @@ diagnostics.panel([diagnostics.worse_model(*pair) for pair in pairs])
 #   agree, right or wrong.
 # - **The ratio is too high.** At equal gradient steps every imagined row takes the place of a
 #   real one.
-# - **ε out of its unit.** With unit variance the filter refuses nothing, as measured above.
+# - **ε out of its unit.** With unit variance the filter refuses next to nothing, as measured above.
 # - **The filter's reference flatters.** ε bounds the excess over *held-out* sequences, those that
 #   chose T̂_init's weights, while trajectories start in states that T̂_init was fitted to.
 # - **A diffusion policy that is undertrained** acts outside D at once; its trajectories end early

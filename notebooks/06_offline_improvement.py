@@ -166,8 +166,8 @@ Markdown(
 
 # %% [markdown]
 # **In which unit.** Rewards add up to values of hundreds on Hopper and of thousands on the pen. A
-# network starts near zero and Adam's steps are of one size, so most of a small budget would be
-# spent on growing. Q and V are therefore learnt in units of mean $|r| / (1 - \gamma)$ and
+# network starts near zero and Adam's steps are of one size, so much of a small budget may go
+# into growing. Q and V are therefore learnt in units of mean $|r| / (1 - \gamma)$ and
 # multiplied afterwards. Uni-O4 learns them raw, in two million updates (`--set
 # critic.scale_rewards=false`). What that is worth shows where the critic is climbed, in offline
 # PPO, below.
@@ -361,9 +361,10 @@ Markdown(
 )
 
 # %% [markdown]
-# The comparison with $\kappa = 0$ is the hard one. On data with a single noisy mode, zero noise is
-# close to the mean action; [03](03_subpolicies.ipynb) sets the returns of fixed noises beside it. A
-# selection that always took $\kappa = 0$ would need no critic and no model.
+# The comparison with $\kappa = 0$ is the one that matters: a selection that always took it would
+# need no critic and no model. On data with a single noisy mode, zero noise aims at the mean action;
+# how well a trained model hits it differs by seed. [03](03_subpolicies.ipynb) sets the returns of
+# fixed noises beside it.
 #
 # ## Improving before choosing: offline PPO
 #

@@ -417,8 +417,8 @@ Markdown(
 
 # %% [markdown]
 # After the refit $D_\mathrm{online}$ is training data, so its last point is a fit, not a forecast.
-# A mean over nats is ruled by a few surprising steps, such as falls; the table holds the median
-# beside it.
+# A mean over nats can be ruled by a few surprising steps, such as falls; the table holds the
+# median beside it.
 
 # %% [markdown]
 # ## Other ways to go online
@@ -490,9 +490,10 @@ other_curves = others.curves_table(ways, robot)
 here.draw("online_alternatives", other_curves, ways_runs, task=task)
 
 # %% [markdown]
-# Rows at exactly 0 are chain PPO itself: where the gate never closes and nothing but $\hat T$ is
-# changed, nothing reaches the policy. They say nothing for or against the change. The ends on the
-# right are of more episodes than the last points on the left.
+# Where nothing but $\hat T$ is changed, only a gate that closes reaches the policy. One that never
+# closes leaves chain PPO itself, a row at exactly 0; two that close at the same checks are one
+# policy, two rows at the same place. Such rows say nothing for or against the change. The ends on
+# the right are of more episodes than the last points on the left.
 
 # %%
 other_ends = others.ends_table(ways, robot)
@@ -581,8 +582,8 @@ print(f"mean steps a seed; online budget {here.budget.online_env_steps:,} steps 
 #
 # - **Exploration in action units.** Noise on the last reverse steps is noise on torques. A gait
 #   that needs precise torques falls, and a fall is all that PPO then learns about.
-# - **The score above the data.** A clone of noisy data acts without the noise and scores above the
-#   log before it has improved anything (notebook 01). Read gains from the start, not from the
+# - **The score above the data.** A clone of noisy data acts without the noise and can score above
+#   the log before it has improved anything (notebook 01). Read gains from the start, not from the
 #   dashed line.
 # - **Ceilings.** From a high start the gap is small and its share is erratic; the rule switches to
 #   "does not fall" for that reason.

@@ -46,7 +46,7 @@
 # sweeps ε; here come the ratio, what is thrown away, AM-Q's choice, and the verdicts.
 #
 # **Run time.** About half a minute at `smoke`, about a minute at `laptop` beyond shared runs; those
-# of this notebook take about ten core-minutes at `laptop`, those of 05 about as many.
+# of this notebook take ten to fifteen core-minutes at `laptop`, those of 05 about as many.
 #
 # **Inputs.** E2's models and pools on a slice of Hopper-medium; Hopper-expert as the test out of
 # distribution; true returns of sub-policies, as played for 03 and 06.
@@ -152,11 +152,12 @@ Markdown(
 at_epsilon.pivot_table(index="source", columns="ratio", values="filled").round(2)
 
 # %% [markdown]
-# The table says how much of the wanted volume the filter could fill from its pool. Cells below nine
-# tenths do not have the ratio they are named by: they are left out of figure and verdict, "not
-# reached". This rule, and the cells without a filter, were added when one seed's largest ratios,
-# from the pool of that time, had been seen to be far from filled; the other thresholds stood
-# before. The ε sweep is held to it too, which was added last.
+# The table, a mean over seeds, says how much of the wanted volume the filter could fill from its
+# pool. A seed that fills less than nine tenths of a cell does not have the ratio that it is named
+# by: it is left out of figure and verdict, and a cell without any seed is "not reached". This
+# rule, and the cells without a filter, were added when one seed's largest ratios, from the pool of
+# that time, had been seen to be far from filled; the other thresholds stood before. The ε sweep is
+# held to it too, which was added last.
 
 # %%
 large = verdicts.large_ratio(full)

@@ -164,9 +164,10 @@ here.draw("12_scores", everything, runs, task=task)
 # untrained network: that is their hollow dot.
 #
 # Diamonds are means over a set of policies, each played on the first few of the episodes that other
-# rows are scored on. Levels differ between sets of episodes, on the pen by many points at `laptop`,
-# so do not compare a diamond with a dot here: *One swap at a time*, below, scores both sides on the
-# same episodes.
+# rows are scored on. Levels differ between sets of episodes, on the pen by several points at
+# `laptop`, so do not compare a diamond with a dot here: *One swap at a time*, below, scores both
+# sides on the same episodes. The curves below are of other and fewer episodes too: where they and
+# the dots disagree on a start or an end, the dots count.
 #
 # In the curves below thin lines are seeds and bands 95 % bootstrap intervals of their mean; with
 # three seeds these reach from the lowest to the highest. A row that learns nothing offline and
@@ -221,8 +222,9 @@ four.pivot(index=["task", "policy"], columns="offline phase", values=["offline",
 #
 # Intervals are over seeds: in this table by stratified bootstrap, in the paper's claims below by
 # Student's t. `gain` is the difference of interquartile means over tasks and seeds, and the verdict
-# is about it. Where tasks differ in level, the quarters that are cut off are mostly runs of the
-# lowest and the highest task, so it weighs the middle task most.
+# is about it. Where the tasks of a row differ in level, the quarters that are cut off are mostly
+# runs of its lowest and its highest task, so its middle task weighs most; that need not be the same
+# task in both rows.
 # `paired` counts every task alike: the mean over tasks of the gains on the same seed.
 # `probability` is that of a run of the first beating one of the second. Where there are others,
 # each stands without the task on which settings were chosen too, Hopper-medium.
@@ -383,10 +385,10 @@ here.draw("12_switch", online, runs, task=task)
 # How far do policy and states move? One estimator for every class of policy: sixteen executed
 # actions in each of 256 states of D, matched by Gaussians, KL from the first policy (`shift.py`);
 # the state shift from D is of visited states, in the same way. *Early* are the policy at the first
-# evaluation on the way (at `laptop` that is after one update of the policy) and the states of the
-# first two updates, in which all but PPO from scratch explore and do not learn yet; lines lead to
-# the last policy and the last states. A disc inside a ring of its colour, in the very same place,
-# is a run in which offline PPO changed nothing.
+# evaluation on the way (at `laptop` that is after one update of the policy, of PPO from scratch
+# after three) and the states of the first two updates, in which all but PPO from scratch explore
+# and do not learn yet; lines lead to the last policy and the last states. A disc inside a ring of
+# its colour, in the very same place, is a run in which offline PPO changed nothing.
 
 # %%
 here.draw("12_shift", online[online["row"].isin(closer.LINES)], runs, task=task)

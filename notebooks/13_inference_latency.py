@@ -26,7 +26,7 @@
 # notebooks train (weights do not change the time); the code that is timed is `policy.act`, which
 # acts everywhere here. A plan of $T$ actions is executed for $T_a$ steps.
 #
-# **Run time** beyond shared runs: seconds at `smoke`, under a minute at `laptop`.
+# **Run time** beyond shared runs: seconds at `smoke`, one to two minutes at `laptop`.
 #
 # **Inputs.** Hopper's sizes; for the price of delay the zero-noise policy and the Gaussian clone of
 # Hopper-medium; for the returns by denoising steps two sets that were played for 04.
@@ -66,9 +66,9 @@ grid, period = e4.grid_of(here.profile), e4.control_period(studies[0])
 # and 50 Hz, not 500.
 #
 # The time of the *first* action is that of the whole decision. The percentile matters as much as
-# the median: a controller that misses one deadline in a hundred misses one a second at 100 Hz. A
-# single cell can be off by what else ran at that moment: read trends over cells, and ratios only
-# where they hold over neighbouring cells.
+# the median: a controller that misses one deadline in a hundred misses one a second at 100 Hz.
+# Single cells, or all of them, can be off by what else ran at that moment: read trends over cells,
+# and ratios, the one of most steps to one step too, only where they hold over neighbouring cells.
 
 # %%
 timed = e4.measure_times(studies[0], grid)
@@ -138,7 +138,7 @@ Markdown(says.fewer_says(by_steps))
 # state from $d$ steps ago. A planner has a remedy: its plan, made then, contains the action that
 # was meant for *now*, so it can skip those that the delay has overtaken.
 #
-# Two controls, added after the first runs had shown the remedy to be worse, are never late. One
+# Two controls, added after earlier runs in which the remedy had been worse, are never late. One
 # skips the first $d$ actions of a plan made from the *present* state; the other executes the first
 # $T_a + d$ actions of such a plan, and so goes as far into it as the remedy does.
 

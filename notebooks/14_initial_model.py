@@ -50,7 +50,7 @@
 # states shifted along a fixed direction, has none.
 #
 # **Run time.** About half a minute at `smoke`, a few seconds at `laptop` beyond its runs, which
-# take about six core-minutes.
+# take six to eleven core-minutes.
 #
 # **Inputs.** Hopper-medium, its diffusion policy and its logged simulator states.
 #

@@ -35,8 +35,8 @@
 # small networks. Thresholds come from seeds 0 to 4 and are tested on seeds 5 to 9. T̂ is judged in
 # the maze only; the toy's dynamics are exact and linear.
 #
-# **Run time** under half a minute at `smoke`; at `laptop` about six core-minutes, prepared with the
-# shared models, then seconds.
+# **Run time** under half a minute at `smoke`; at `laptop` six to ten core-minutes, prepared with
+# the shared models, then seconds.
 #
 # **Inputs.** The toy's walks, the local maze dataset.
 #
@@ -158,7 +158,8 @@ here.draw("17_pictures", pictures, runs, task=place)
 # of D's own sequences, of a healthy set and of a collapsed one, for the seed with the median value;
 # a curve further down is a set whose plans lie closer. *Worse T̂*: its error on real steps of the
 # last seed; a curve further up is worse at every level. *Far start*: thin lines are seeds.
-# *Implausible plans*: 16 plans of the last seed from one state; healthy ones head for the doors.
+# *Implausible plans*: 16 plans of the last seed from one state; healthy ones head for the
+# doors more often.
 
 # %% [markdown]
 # ## Did they really fail?
@@ -330,8 +331,7 @@ diagnostics.panel(
 #   to be read beside that of a run known to be good.
 # - **Healthy is not good.** A healthy run is one without a cause. Its small networks still miss
 #   doors and goals, as the table of outcomes shows, and no diagnostic says how good a policy is.
-# - **Gross failures.** The provoked runs are much worse than the healthy ones; how small a failure
-#   can be seen was not measured.
+# - **Gross failures.** The causes are drastic; how small a failure can be seen was not measured.
 # - **A nearest neighbour is short-sighted.** A plan may follow a logged one step for step and yet
 #   lead nowhere, and distances say less the more dimensions a state has.
 # - **More plans than modes.** Collapse is seen in nearest neighbours, so a set larger than the

@@ -214,6 +214,8 @@ Markdown(views.came_to(paths))
 
 # %% [markdown]
 # In the scores a dot is one policy (each sub-policy has its own), and a bar the mean of its dots.
+# Where π* scores below most sub-policies, AM-Q chose badly: its row of the health panel below, and
+# *an end that is a success* under *what fails*, are where to look.
 
 # %%
 returns = {name: study.evaluate(product, episodes) for name, product in played.items()}

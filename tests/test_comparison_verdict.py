@@ -179,7 +179,7 @@ def test_the_lead_is_split_by_what_offline_ppo_did() -> None:
     first, second = text.splitlines()
     assert first.startswith("- all tasks: ") and second.startswith("- without hopper-medium: ")
     assert "leads by +6.0 and +6.0 points" in first and "equal row, by +2.0 and +2.0" in first
-    assert "So +4.0 and +4.0 are" in first and first.endswith("UEPO leads by +6.0 and +6.0.")
+    assert "So -4.0 and -4.0 are" in first and first.endswith("UEPO leads by +6.0 and +6.0.")
 
 
 def test_a_mean_over_many_policies_is_compared_over_the_same_episodes() -> None:

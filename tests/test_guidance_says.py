@@ -22,10 +22,10 @@ def test_the_trained_network_is_set_beside_the_exact_one() -> None:
 
 @pytest.mark.parametrize(
     ("guided", "said", "ahead"),
-    [(0.64, "lifts it, to 64%", "ungated noise and white noise on finished actions"),
-     (0.95, "lifts it, to 95%", "neither"),
-     (0.2, "does not lift it, to 20%", "ungated noise and white"),
-     (0.8, "lifts it", "the gate: white noise on finished actions.")],
+    [(0.64, "24% unguided, 64% guided;", "ungated noise and white noise on finished actions"),
+     (0.95, "95% guided;", "neither"),
+     (0.2, "24% unguided, 20% guided;", "ungated noise and white"),
+     (0.8, "80% guided;", "the gate: white noise on finished actions.")],
 )  # fmt: skip
 def test_shares_name_what_is_ahead_of_the_gate(guided: float, said: str, ahead: str) -> None:
     share = {"unguided": 0.24, "guided": guided, "ungated": 0.69, "final": 0.91}

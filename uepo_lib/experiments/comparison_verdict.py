@@ -197,7 +197,7 @@ def lead_told(headline: pd.DataFrame) -> str:
         lead, equal = paired["headline"], paired["equal: select only"]
         told = [
             " and ".join(f"{x:+.1f}" for x in gains)
-            for gains in (lead, equal, lead - equal, paired["UEPO over BC"])
+            for gains in (lead, equal, equal - lead, paired["UEPO over BC"])
         ]
         lines.append(
             f"- {over}: over Uni-O4 UEPO leads by {told[0]} points, offline and at the end; over "

@@ -35,12 +35,11 @@ def shares_say(shares: pd.DataFrame, eta: float) -> str:
     lines = []
     for (task, steps), part in chosen.groupby(["task", "steps"], sort=False):
         row = part.groupby("set")["call_share"].mean()
-        change = "lifts it" if row["guided"] > row["unguided"] else "does not lift it"
         ahead = [text for name, text in CONTROLS.items() if row[name] > row["guided"]]
         lines.append(
-            f"- {task}, {steps} steps: {row['unguided']:.0%} unguided; guidance {change}, to "
-            f"{row['guided']:.0%}; ungated noise of equal power {row['ungated']:.0%}, white noise "
-            f"on finished actions {row['final']:.0%}. Ahead of the gate: "
+            f"- {task}, {steps} steps: {row['unguided']:.0%} unguided, {row['guided']:.0%} "
+            f"guided; ungated noise of equal power {row['ungated']:.0%}, white noise on finished "
+            f"actions {row['final']:.0%}. Ahead of the gate: "
             f"{' and '.join(ahead) or 'neither'}."
         )
     return "\n".join(lines)
