@@ -328,7 +328,7 @@ flattered = still[(still["judged"] > 0) & (still["gain"] < 0)]["task"].tolist()
 goals = paths.groupby("task", sort=False)["expert"].mean()
 cloned = scores[scores["row"] == "bc"].groupby("task", sort=False)["offline"].mean()
 full = [t for t in tasks if cloned[t] >= goals[t]]
-room = "; there is little to improve there, and every step away from the data is paid for"
+room = "; there is little to improve there"
 Markdown(
     f"Tasks on which offline PPO raises the members' mean true score, in the mean over seeds: "
     f"**{(still['gain'] > 0).sum()} of {len(still)}** noise-free, {(noisy['gain'] > 0).sum()} with "

@@ -205,8 +205,8 @@ def test_a_remedy_that_hurts_is_called_so_and_its_cause_is_read_from_the_control
     text = latency.remedy(played(ahead=20, fresh=40, longer=95), 1)
     assert "-30.0 points" in text
     assert "worse in every seed" in text
-    assert "costs 60.0 points" in text
-    assert "changes it by -5.0" in text
+    assert "changes it by -60.0 points" in text
+    assert "into the plan by -5.0" in text
     assert "leaving them out hurts by itself" in text
     assert text.endswith("hurts less than half as much.")
     assert latency.remedy(played(20, 40, 105), 1).endswith("does not hurt.")
@@ -220,6 +220,7 @@ def test_a_remedy_that_helps_is_not_called_worse() -> None:
     assert "+20.0 points" in text
     assert "worse" not in text
     assert "hurts" not in text
+    assert "changes it by -10.0 points" in text and text.endswith("into the plan by -5.0.")
     short = played(70, 90, 95)
     short = short[(short["policy"] != "ahead") | (short["delay"] == 0)]
     assert latency.remedy(short, 1).startswith("No plan reaches")

@@ -255,8 +255,8 @@ def test_scale_and_seed_are_compared_in_one_unit() -> None:
 
 @pytest.mark.parametrize(
     ("kappas", "returns", "small", "little"),
-    [((0.25, 0.25, 0.5), (95, 50, 95), "in 2 of 3 seeds: met", "20% on the mean: not met"),
-     ((0.5, 1.0, 0.25), (95, 110, 95), "in 1 of 3 seeds: not met", "0% on the mean: met")],
+    [((0.25, 0.25, 0.5), (95, 50, 95), "in 2 of 3 seeds: met", "20% (below 0: a gain): not met"),
+     ((0.5, 1.0, 0.25), (95, 110, 95), "in 1 of 3 seeds: not met", "is 0% (below 0: a gain): met")],
 )  # fmt: skip
 def test_the_tuned_choice_is_held_against_what_was_expected(
     kappas: tuple[float, ...], returns: tuple[float, ...], small: str, little: str

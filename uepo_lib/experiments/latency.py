@@ -231,16 +231,20 @@ def remedy(delays: pd.DataFrame, delay: int) -> str:
         f"Skipping the overtaken actions changes it by a further {gains.mean():+.1f} points: "
         f"{statistics.verdict(gains.tolist())}."
     )
-    if delay == 0 or (gains >= 0).any():
+    if delay == 0:
         return said
     lost = {name: float((wide["stale", 0] - wide[name, delay]).mean())
             for name in ("ahead", "fresh", "longer")}  # fmt: skip
+    controls = (
+        f"Two controls without delay: to skip as many first actions of a plan from the present "
+        f"state changes it by {-lost['fresh']:+.1f} points; to execute the first ones and go on as "
+        f"far into the plan by {-lost['longer']:+.1f}."
+    )
+    if (gains >= 0).any():
+        return f"{said} {controls}"
     missing = lost["fresh"] >= lost["ahead"] / 2 and lost["fresh"] > 2 * lost["longer"]
     return (
-        f"{said} **Here the remedy is worse in every seed.** Two controls without delay: to skip "
-        f"as many first actions of a plan from the present state costs {lost['fresh']:.1f} points; "
-        f"to execute the first ones and go on as far into the plan changes it by "
-        f"{-lost['longer']:+.1f}. "
+        f"{said} **Here the remedy is worse in every seed.** {controls} "
         + (f"So leaving them out hurts by itself, with nothing being late; to go as far into the "
            f"plan {'hurts less than half as much' if lost['longer'] > 0 else 'does not hurt'}."
            if missing else "They do not explain it.")

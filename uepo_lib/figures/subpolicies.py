@@ -143,8 +143,8 @@ def tuned_says(tuned: pd.DataFrame) -> str:
     return (
         f"**The expectation:** a small κ, below {SMALL:g}, was picked in {small} of {count} seeds: "
         f"{'met' if small > count / 2 else 'not met'}. A little loss, at most {LITTLE:.0%} of the "
-        f"return of κ = 0, came in {little} of {count}; it is {on_mean:.0%} on the mean: "
-        f"{'met' if on_mean <= LITTLE else 'not met'}. No verdict, at {count} seeds."
+        f"return of κ = 0, came in {little} of {count}; on the mean it is {on_mean:.0%} (below 0: "
+        f"a gain): {'met' if on_mean <= LITTLE else 'not met'}. No verdict, at {count} seeds."
     )
 
 
