@@ -159,19 +159,21 @@ here.draw("12_scores", everything, runs, task=task)
 
 # %% [markdown]
 # **How to read it.** Hollow marks are offline scores, filled ones the last policy after online
-# fine-tuning, one mark a seed. Rows stand in the order of the table above, whatever they score. 100
-# is D4RL's expert. Rows that learn nothing offline, such as PPO from scratch, start from an
-# untrained network: that is their hollow dot.
+# fine-tuning, one mark a seed; a row without filled marks was not taken online on that task. Rows
+# stand in the order of the table above, whatever they score. Colours are those of the methods in
+# all figures below; grey are their variants. 100 is D4RL's expert. Rows that learn nothing offline,
+# such as PPO from scratch, start from an untrained network: that is their hollow mark.
 #
 # Diamonds are means over a set of policies, each played on the first few of the episodes that other
 # rows are scored on. Levels differ between sets of episodes, on the pen by several points at
-# `laptop`, so do not compare a diamond with a dot here: *One swap at a time*, below, scores both
-# sides on the same episodes. The curves below are of other and fewer episodes too: where they and
-# the dots disagree on a start or an end, the dots count.
+# `laptop`, so do not compare a diamond with another mark here: *One swap at a time*, below, scores
+# both sides on the same episodes. The curves below are of other and fewer episodes too: where they
+# and these marks disagree on a start or an end, the marks count.
 #
-# In the curves below thin lines are seeds and bands 95 % bootstrap intervals of their mean; with
-# three seeds these reach from the lowest to the highest. A row that learns nothing offline and
-# stays below all others in every seed is told in words: its mean score at the start and at the end.
+# In the curves below each column shows its methods in colour, a thin line a seed and a thick one
+# their mean, before the means of all others in grey. Tasks of one robot have one scale. From five
+# seeds on a band is the 95 % bootstrap interval of a mean; with fewer it would only reach from the
+# lowest seed to the highest. Evaluations are noise-free.
 
 # %%
 studies = e3.studies(here.profile)
@@ -265,8 +267,9 @@ Markdown(
 
 # %% [markdown]
 # The share of a row's runs, over its tasks and seeds, that score above each level: a curve further
-# right is better (a performance profile, arXiv 2108.13264). A row that was not played on every task
-# has its tasks beside its name; its curve is not to be compared with the others.
+# right is better (a performance profile, arXiv 2108.13264). UEPO and Uni-O4, the pair of the
+# headline, have thicker lines. A row that was not played on every task has its tasks beside its
+# name; its curve is not to be compared with the others.
 
 # %%
 here.draw("12_profile", everything, runs, task=task)
@@ -287,8 +290,9 @@ assert set(scores.loc[scores["row"] == "uepo_printed", "task"]) == set(tasks)
 #
 # Why does UEPO beat Uni-O4, or why not? Each line swaps one component. Its label names what the
 # first row has and the second has not: a positive number speaks for that. What had to change with
-# it follows after "also"; if nothing does, all else is equal. Where one side is a mean over many
-# policies, both are scored offline on the same episodes, fewer than elsewhere.
+# it follows after "also"; if nothing does, all else is equal. A mark is a seed, a bar the mean of a
+# task's seeds. Where one side is a mean over many policies, both are scored offline on the same
+# episodes, fewer than elsewhere.
 
 # %%
 swaps = says.gains(scores, online, says.SWAPS)

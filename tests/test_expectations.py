@@ -160,13 +160,10 @@ def test_a_curve_that_only_one_panel_has_is_named_and_one_that_none_has_is_not()
              for row in ("uepo", "sac") if t == "b" or row == "uepo"]  # fmt: skip
     columns = ["task", "seed", "row", "look", "env_steps", "score", "expert"]
     table = pd.DataFrame(looks, columns=columns)
-    for rows, names in (
-        (table, ["UEPO", "90 %", "SAC", "95 %"]),
-        (table[table.task == "a"], ["UEPO", "90 %", "95 %"]),
-    ):
+    for rows, names in ((table, ["UEPO", "SAC"]), (table[table.task == "a"], ["UEPO"])):
         figure = plotting.draw("12_curves", rows)
-        (legend,) = figure.legends
-        texts = [text.get_text() for text in legend.get_texts()]
+        legends = [axes.get_legend() for axes in figure.axes]
+        texts = [text.get_text() for legend in legends if legend for text in legend.get_texts()]
         assert len(texts) == len(names)
         assert all(text.startswith(name) for text, name in zip(texts, names, strict=True))
         plt.close(figure)

@@ -19,6 +19,9 @@ JUDGED = {
 }
 """Name, colour and whether marks are filled: hollow is offline PPO, as in 12_shift."""
 
+HEADLINE = ("uepo", "uni_o4")
+"""The pair of the first claim, drawn with more weight."""
+
 PRICES = {
     "dip_exploring": ("o", "noise-free − exploring, both at the start"),
     "dip_updates": ("^", "start − lowest evaluation (0: never below)"),
@@ -130,16 +133,23 @@ def draw_selection(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("12_profile")
 def draw_profile(table: pd.DataFrame) -> Figure:
-    """Columns task, seed, row, phase, score: the share of runs above each score."""
-    figure, panels = plotting.panels(2, 3.6, 2.8)
-    levels = np.linspace(min(0.0, table["score"].min()), max(100.0, table["score"].max()), 201)
+    """Columns task, seed, row, phase, score: the share of runs above each score. It falls at scores
+    that were made and nowhere else, so its levels are these."""
+    figure, panels = plotting.panels(2, 3.8, 3.0)
+    panels[1].sharey(panels[0])
+    panels[1].tick_params(labelleft=False)
+    ends = min(0.0, table["score"].min()), max(100.0, table["score"].max()) + 2
     for axes, phase in zip(panels, ("offline", "final"), strict=True):
         for row, (colour, line) in LINES.items():
             part = table[(table["row"] == row) & (table["phase"] == phase)].dropna(subset="score")
             if len(part):
                 square = part.pivot(index="seed", columns="task", values="score").to_numpy()
-                axes.plot(levels, performance_profile(square, levels), line, color=colour,
-                          label=_with_tasks(row, part, table))  # fmt: skip
+                levels = np.unique([*ends, *square.ravel()])
+                axes.step(
+                    levels, performance_profile(square, levels), line, where="post", color=colour,
+                    linewidth=2.4 if row in HEADLINE else 1.2, zorder=3 if row in HEADLINE else 2,
+                    label=_with_tasks(row, part, table),
+                )  # fmt: skip
         axes.set(title=f"{phase} score", xlabel="normalised score", ylim=(-0.03, 1.03))
     panels[0].set_ylabel("share of runs above this score")
     panels[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
