@@ -110,6 +110,12 @@ def test_each_number_that_was_timed_has_its_tick() -> None:
     assert not any(axes.get_xminorticklabels() for axes in figure.axes)
 
 
+def test_both_panels_of_times_have_one_scale_and_rates_are_named_once() -> None:
+    left, right = plotting.draw("13_times", times().replace({"backbone": {"unet": "mlp"}})).axes
+    assert left.get_ylim() == right.get_ylim()
+    assert [len(axes.texts) for axes in (left, right)] == [0, len(latency.RATES)]
+
+
 # ---- verdicts and expectations -------------------------------------------------------------------
 
 
