@@ -166,7 +166,7 @@ if found:
 #
 # A linear map from the code to the joints' positions and velocities, learnt on frames of $D$ and
 # tested on the filmed trajectories. With two frames, the code's change since the frame before is
-# added.
+# added. Thin lines are seeds, bold ones their means.
 
 # %%
 found and here.draw("15_probes", found.probes, found.runs, task=filming.TASK)

@@ -181,6 +181,8 @@ def test_switch_has_a_key_for_both_of_its_prices() -> None:
 def test_a_plain_tick_is_1_2_or_5_times_a_power_of_ten() -> None:
     shown = [plotting.plain(value) for value in (0.02, 0.03, 0.5, 1.0, 4.0, 20.0, 90.0)]
     assert shown == ["0.02", "", "0.5", "1", "", "20", ""]
+    more = [plotting.plain(value, digits=(2, 3, 4, 5)) for value in (0.03, 4.0, 90.0)]
+    assert more == ["0.03", "4", ""]  # of an axis shorter than a power of ten
 
 
 # ── notebooks 03 and 06 ─────────────────────────────────────────────────────────────────────────

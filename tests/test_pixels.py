@@ -327,6 +327,38 @@ def test_the_expected_correlation_is_drawn_where_it_was_expected() -> None:
     assert named == [1, 0, 0, 0, 0, 0]
 
 
+def test_a_code_that_is_the_truth_keeps_an_empty_place() -> None:
+    table = tables(3, 0.4, 0.1, 0.2, 1.0)[0].assign(low=0.0, high=0.5, nearest=0.3, chance=0.2)
+    table = table.replace({"representation": {filming.RANDOM: filming.POSITIONS}})
+    itself = (table["of"] == "positions") & (table["representation"] == filming.POSITIONS)
+    figure = plotting.draw("15_agreement", table[~itself])
+    names = [[t.get_text() for t in axes.get_xticklabels()] for axes in figure.axes]
+    assert all(row == names[0] for row in names) and filming.POSITIONS in names[0]
+    assert [len(axes.texts) for axes in figure.axes] == [0, 0, 0, 1, 1, 1]
+
+
+def test_cameras_have_one_scale_and_a_key_to_their_seeds() -> None:
+    ours = tables(3, 0.4, 0.1, 0.2, 1.0)[1]
+    cameras = pd.concat([ours, ours.assign(representation=filming.PIXELS)])
+    cameras["rho"] = np.where(cameras["distance"] == "div", -0.2, 0.5)
+    figure = plotting.draw("15_cameras", cameras)
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[-3:] == ["seed 0", "seed 1", "seed 2"]
+    places = {round(float(mark.get_offsets()[0, 0]), 6) for mark in figure.axes[0].collections}
+    assert len(places) == cameras.groupby(["representation", "seed"]).ngroups
+
+
+def test_what_can_be_read_off_is_compared_on_one_scale_to_1() -> None:
+    rows = [(s, name, frames, 0.8, 0.3)
+            for s in range(2) for name in (filming.LATENT, filming.RANDOM, filming.COMPONENTS)
+            for frames in (1, 2)]  # fmt: skip
+    columns = ["seed", "representation", "frames", "positions", "velocities"]
+    table = pd.DataFrame(rows, columns=columns)
+    limits = [axes.get_ylim() for axes in plotting.draw("15_probes", table).axes]
+    assert limits[0] == limits[1] and limits[0][0] <= 0 and limits[0][1] == 1
+
+
 def test_a_table_without_a_shaking_camera_is_refused() -> None:
     agreement, cameras = tables(3, 0.9, 0.6, 0.5, 2.0)
     with pytest.raises(UsageError, match="shaking"):

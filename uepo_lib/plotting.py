@@ -7,6 +7,7 @@ every figure again from its table, without a notebook and without a run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -79,17 +80,17 @@ def panels(count: int, width: float = 3.4, height: float = 2.8) -> tuple[Figure,
     return made, list(axes[0])
 
 
-def plain_ticks(axis: Axis) -> None:
-    """Numbers of a logarithmic axis as they are written, at 1, 2 and 5 times powers of ten alone:
-    more would print over one another."""
-    axis.set_minor_locator(LogLocator(subs=(2, 5)))
+def plain_ticks(axis: Axis, digits: Sequence[int] = (2, 5)) -> None:
+    """Numbers of a logarithmic axis as they are written, at 1 and ``digits`` times powers of ten
+    alone: on an axis of several powers more than 2 and 5 would print over one another."""
+    axis.set_minor_locator(LogLocator(subs=digits))
     for set_formatter in (axis.set_major_formatter, axis.set_minor_formatter):
-        set_formatter(plain)
+        set_formatter(partial(plain, digits=digits))
 
 
-def plain(value: float, place: float | None = None) -> str:
+def plain(value: float, place: float | None = None, digits: Sequence[int] = (2, 5)) -> str:
     """A tick of :func:`plain_ticks`."""
-    return f"{value:g}" if f"{value:e}"[0] in "125" else ""
+    return f"{value:g}" if f"{value:e}"[0] in {"1", *map(str, digits)} else ""
 
 
 def seed_lines(
