@@ -157,9 +157,9 @@ here.draw("17_pictures", pictures, runs, task=place)
 # **What to see.** *Collapse*: the distribution of div that the paper says to watch, as quantiles,
 # of D's own sequences, of a healthy set and of a collapsed one, for the seed with the median value;
 # a curve further down is a set whose plans lie closer. *Worse T̂*: its error on real steps of the
-# last seed; a curve further up is worse at every level. *Far start*: thin lines are seeds.
-# *Implausible plans*: 16 plans of the last seed from one state; healthy ones head for the
-# doors more often.
+# last seed; a curve further up is worse at every level. *Far start*: thin lines are seeds; no
+# episode ends within the first update, so there is no share of it. *Implausible plans*: 16 plans of
+# the last seed from one state; healthy ones head for the doors more often.
 
 # %% [markdown]
 # ## Did they really fail?

@@ -119,6 +119,7 @@ def test_the_pictures_are_drawn_from_the_tables(tables: Tables) -> None:
     plt.close(values)
     pictures = verdicts.pictured(tables["pictures"], tables["findings"])
     drawn = plotting.draw("17_pictures", pictures).axes[-1]
+    assert f"1 of {pictures['seed'].nunique()} seeds" in drawn.get_title()
     walks = np.concatenate([line.get_xydata() for line in drawn.lines])
     assert np.abs(walks).max() <= drawn.get_xlim()[1]  # none leaves its picture
     assert [t.get_text() for t in drawn.get_legend().get_texts()].count("door") == 1

@@ -23,11 +23,12 @@ QUIET, LOUD, MILD = (plotting.COLOURS[name] for name in ("UEPO", "BC", "highligh
 KINDS = {QUIET: "healthy", LOUD: "provoked", MILD: "mild: no guidance, κ = 1"}
 DOORS = ((1, 1), (-1, 1), (-1, -1), (1, -1))
 TITLES = {
-    COLLAPSE: "div to the nearest plan (toy, one seed)",
-    WORSE_MODEL: "error of T̂ on real steps (maze, one seed)",
-    FAR_START: "arrivals while fine-tuning (maze, all seeds)",
-    IMPLAUSIBLE: "plans from one state (toy, one seed)",
+    COLLAPSE: "div to the nearest plan (toy, 1 of {} seeds)",
+    WORSE_MODEL: "error of T̂ on real steps (maze, 1 of {} seeds)",
+    FAR_START: "arrivals while fine-tuning (maze, {} seeds)",
+    IMPLAUSIBLE: "plans from one state (toy, 1 of {} seeds)",
 }
+"""Of the pictures; the number is that of all seeds."""
 REACH = 1.4
 """Half the side of the smallest picture of walks: the doors with room around them."""
 
@@ -42,21 +43,22 @@ def _colour(cause: str) -> str:
 def draw_values(table: pd.DataFrame) -> Figure:
     """Columns seed, setting, cause, signature, value, threshold: a panel a signature, with the
     healthy runs and those provoked for it; hollow where the threshold was set."""
-    figure, axes = plotting.panels(len(SIGNATURES), 2.7, 3.4)
-    for panel, name in zip(axes, SIGNATURES, strict=True):
+    columns_of = {name: _columns(table, name) for name in SIGNATURES}
+    widths = [max(3, len(columns)) + 1 for columns in columns_of.values()]
+    figure, axes = plt.subplots(
+        1, len(SIGNATURES), figsize=(12.5, 4.2), gridspec_kw={"width_ratios": widths}
+    )
+    for panel, (name, columns) in zip(axes, columns_of.items(), strict=True):
         part = table[table["signature"] == name]
-        causes = [c for c in CAUSES if c == HEALTHY or CAUSES[c].signature == name]
-        columns = [
-            (cause, setting) for cause in causes for setting in part["setting"].unique()
-        ]  # fmt: skip
         for place, (cause, setting) in enumerate(columns):
             chosen = part[(part["cause"] == cause) & (part["setting"] == setting)]
             _strip(panel, place, chosen, _colour(cause))
         panel.axhline(float(part["threshold"].iloc[0]), color="0.3", linestyle="--", linewidth=1)
         labels = [f"{s}: {'healthy' if c == HEALTHY else c}" for c, s in columns]
-        panel.set_xticks(range(len(columns)), labels, rotation=40, ha="right", size="x-small")
+        panel.set_xticks(range(len(columns)), labels, rotation=40, ha="right", size=8)
         panel.set(yscale="log", title=name, xlim=(-0.6, len(columns) - 0.4))
-        plotting.plain_ticks(panel.yaxis)
+        narrow = part["value"].max() < 10 * part["value"].min()
+        plotting.plain_ticks(panel.yaxis, (2, 3, 4, 5) if narrow else (2, 5))
     axes[0].set_ylabel("value (no unit)")
     for face, label in (("none", "seeds 0 to 4: set the threshold"), ("0.3", "seeds 5 to 9: test")):
         axes[0].scatter([], [], edgecolors="0.3", facecolors=face, s=18, label=label)
@@ -65,6 +67,13 @@ def draw_values(table: pd.DataFrame) -> Figure:
         axes[0].plot([], [], "s", color=colour, markersize=5, label=label)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
+
+
+def _columns(table: pd.DataFrame, name: str) -> list[tuple[str, str]]:
+    """Cause and setting of the columns of a signature, the healthy ones first."""
+    settings = table.loc[table["signature"] == name, "setting"].unique()
+    causes = [c for c in CAUSES if c == HEALTHY or CAUSES[c].signature == name]
+    return [(cause, setting) for cause in causes for setting in settings]
 
 
 def _strip(axes: Axes, place: int, part: pd.DataFrame, colour: str) -> None:
@@ -87,7 +96,7 @@ def draw_pictures(table: pd.DataFrame) -> Figure:
         part = table[table["panel"] == name]
         if name != FAR_START:
             part = part[part["seed"] == part["seed"].max()]
-        panel.set_title(TITLES[name])
+        panel.set_title(TITLES[name].format(table["seed"].nunique()))
         bad = next(c for c in CAUSES if CAUSES[c].signature == name)
         for cause in (HEALTHY, bad):
             chosen = part[part["cause"] == cause]
@@ -134,4 +143,6 @@ def _curves(axes: Axes, part: pd.DataFrame, colour: str, label: str) -> None:
     steps = part.assign(update=order).groupby("update")["x"].mean()
     axes.plot(steps, wide.to_numpy(), color=colour, alpha=0.3, linewidth=0.9)
     axes.plot(steps, wide.mean(axis=1), color=colour, marker="o", markersize=3, label=label)
-    axes.set(xlabel="environment steps", ylabel="share that arrives", ylim=(-0.03, 1.03))
+    axes.set(xlabel="environment steps, from the second update on", ylabel="share that arrives")
+    axes.set(xlim=(0, None), ylim=(-0.03, 1.03))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1_000:g}k" if value else "0")
