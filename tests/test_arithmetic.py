@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from uepo_lib import arithmetic
+from uepo_lib import arithmetic, plotting
+from uepo_lib.figures import claims as _figures  # noqa: F401 - registers the figure
 
 
 def test_the_gains_are_relative_to_totals_and_not_points() -> None:
@@ -36,3 +37,12 @@ def test_garbled_cells_are_no_numbers() -> None:
     assert "relocate-human-v1" not in won.index
     assert won.index[0] == "kitchen-partial-v0"  # the one row that Uni-O4 wins
     assert (won["gain"] < 0).sum() == 1
+
+
+def test_every_row_of_the_papers_table_has_a_bar_in_no_colour_of_a_method() -> None:
+    won = arithmetic.rows_won()
+    panels = plotting.draw("20_table_1", won).axes
+    bars = [bar for axes in panels for bar in axes.patches]
+    assert sorted(bar.get_width() for bar in bars) == won["gain"].tolist()
+    assert all(len(set(bar.get_facecolor()[:3])) == 1 for bar in bars)  # grey
+    assert len({axes.get_xlim() for axes in panels}) == 1

@@ -289,6 +289,16 @@ def test_start_refuses_what_it_cannot_keep(folder, capsys):
     plt.close(figure)
 
 
+def test_a_caption_names_no_profile_where_nothing_was_measured():
+    printed = notebook.EXACT[-1]
+    assert notebook._about(printed, "smoke", [], measured=False) == printed
+    assert notebook._about("formula", "smoke", [], measured=True).endswith("no seeds")
+    assert notebook._about("22 datasets", "smoke", [], False) == (
+        "22 datasets · profile smoke · no seeds"  # their size is the profile's
+    )
+    assert notebook._about("pen", "smoke", [3], True) == "pen · profile smoke · 1 seed"
+
+
 def test_what_measures_times_has_the_machine_to_itself(folder, monkeypatch):
     rewrite(folder, "01_first", FIRST.replace('"parameters"', '"parameters", "alone"'))
     batches = []

@@ -22,6 +22,8 @@ from uepo_lib.profiles import Budget
 from uepo_lib.provenance import SUFFIX, keeping, record_output
 from uepo_lib.runs import Run, Store
 
+EXACT = ("closed form", "formula", "the method", "the paper's Table 1 †")
+"""What stands in place of a task where nothing was measured: such a figure has no profile."""
 OUTPUT = re.compile(r"figures/[\w-]+\.png|tables/[\w-]+\.csv")
 
 
@@ -66,8 +68,7 @@ class Context:
             check(axes.has_data() or not axes.axison, "figure", f"{name}, axes {i}", "not empty")
         runs = list(runs)
         seeds = _seeds(runs) if seeds is None else seeds
-        counted = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}" if seeds else "no seeds"
-        _caption(figure, f"{task} · profile {self.profile} · {counted}")
+        _caption(figure, _about(task, self.profile, seeds, bool(runs)))
         paths = [path, path.with_suffix(".pdf")]
         for target in paths:
             _save(figure, target)
@@ -202,6 +203,14 @@ def promised_files(store: Store, name: str) -> list[Path]:
         if path.suffix == ".png":
             files.append(path.with_suffix(".pdf"))
     return files
+
+
+def _about(task: str, profile: str, seeds: Sequence[int], measured: bool) -> str:
+    """The caption of a figure that was drawn from runs or, if not ``measured``, without one."""
+    if task in EXACT and not measured and not seeds:
+        return task
+    counted = f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}" if seeds else "no seeds"
+    return f"{task} · profile {profile} · {counted}"
 
 
 def _caption(figure: Figure, text: str) -> None:
