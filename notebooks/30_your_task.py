@@ -200,7 +200,7 @@ played = {
 runs = [product.run for product in played.values()]
 
 # %%
-policies = {name: played[name].value for name in ("clone", "sub-policies", "π*", "π*, online")}
+policies = {name: product.value for name, product in played.items()}
 episodes = 8 if here.profile == "smoke" else 16
 paths = views.paths_table(study, policies, episodes)
 here.draw("30_paths", paths, runs, task=task.name)

@@ -325,6 +325,12 @@ def test_the_paths_drawn_are_those_that_are_scored(task: Task) -> None:
     assert mine.tolist() == [int(length) + 1 for length in seen.lengths[0]]
 
 
+def test_the_pillar_and_the_goal_are_named() -> None:
+    drawn = plotting.draw("30_paths", ways(clone=[LEFT, STUCK], sub_policies=[RIGHT]))
+    (key,) = drawn.legends
+    assert [text.get_text() for text in key.get_texts()][:2] == ["pillar", "goal"]
+
+
 def test_clones_have_the_colour_of_clones() -> None:
     names = [views.CLONE, f"{views.CLONE}, online", views.SETS, views.SETS]
     table = pd.DataFrame({"policy": names, "member": [0, 0, 0, 1], "score": [1.0, 2.0, 3.0, 4.0]})

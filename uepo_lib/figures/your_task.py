@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
 from uepo_lib import plotting
@@ -131,7 +132,7 @@ def draw_paths(table: pd.DataFrame) -> Figure:
     xlim, ylim = _around(table["x"]), _around(table["y"])
     height = 2.6 * (ylim[1] - ylim[0]) / (xlim[1] - xlim[0]) + 0.55
     figure, panels = plt.subplots(
-        rows, columns, figsize=(2.6 * columns, height * rows), sharex=True, sharey=True,
+        rows, columns, figsize=(2.6 * columns, height * rows + 0.3), sharex=True, sharey=True,
         squeeze=False,
     )  # fmt: skip
     for axes in panels.flat[len(names) :]:
@@ -149,6 +150,17 @@ def draw_paths(table: pd.DataFrame) -> Figure:
             axes.plot(path["x"], path["y"], color=colour, alpha=0.5, linewidth=0.9)
             axes.plot(*path[["x", "y"]].iloc[-1], "o", color=colour, markersize=2.5)
         axes.set(title=name, xlim=xlim, ylim=ylim, aspect="equal")
+    end = Line2D(
+        [],
+        [],
+        marker="o",
+        markersize=3.5,
+        color="0.3",
+        linewidth=0.9,
+        label="an episode, to its end",
+    )
+    handles = [*panels.flat[0].patches, end]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
 
 
@@ -159,8 +171,9 @@ def _colour(name: str) -> str:
 
 
 def _landmarks(axes: Axes) -> None:
-    for (*at, radius), colour in ((PILLAR, "0.75"), (GOAL, plotting.COLOURS["model"])):
-        axes.add_patch(Circle((at[0], at[1]), radius, color=colour, alpha=0.6, linewidth=0))
+    marks = (("pillar", PILLAR, "0.75"), ("goal", GOAL, plotting.COLOURS["model"]))
+    for name, (x, y, radius), colour in marks:
+        axes.add_patch(Circle((x, y), radius, color=colour, alpha=0.6, linewidth=0, label=name))
 
 
 def _around(values: pd.Series[float]) -> tuple[float, float]:
