@@ -156,7 +156,7 @@ def draw_curves(table: pd.DataFrame) -> Figure:
     tasks = list(dict.fromkeys(table["task"]))
     families = [rows for rows in FAMILIES if not set(rows).isdisjoint(table["row"])]
     figure, grid = plotting.plt.subplots(
-        len(tasks), len(families), figsize=(0.6 + 3.1 * len(families), 0.9 + 1.9 * len(tasks)),
+        len(tasks), len(families), figsize=(0.6 + 3.1 * len(families), 1.1 + 1.9 * len(tasks)),
         squeeze=False, sharex=True,
     )  # fmt: skip
     _share_scores(grid, tasks)
