@@ -44,7 +44,7 @@
 # **Inputs.** Hopper-medium and Hopper-expert; for every seed T̂_init, D_diff and T̂, as Algorithm
 # 1 makes them; for the last experiment T̂ at every ε, on a slice of the data.
 #
-# **Outputs.** Twelve figures and their tables, all named `05_*`.
+# **Outputs.** Thirteen figures and their tables, all named `05_*`.
 
 # %% tags=["parameters"]
 profile: str | None = None  # None: $UEPO_PROFILE, else laptop
@@ -61,12 +61,14 @@ from uepo_lib.augmentation import AugmentationConfig, gaussian_kl
 from uepo_lib.experiments import epsilon as e2
 from uepo_lib.experiments import epsilon_verdict as verdicts
 from uepo_lib.figures import augmentation as shown
+from uepo_lib.figures import epsilon as e2_figures
 from uepo_lib.figures import model_check, sharpness
 from uepo_lib.stages import Study, load_data
 
 # %%
 drawn = ["toy", "early_stopping", "calibration", "bounds", "open_loop", "tail", "acceptance"]
-drawn += ["sharpness", "joint_training", "joint_calibration", "epsilon_volume", "epsilon_error"]
+drawn += ["sharpness", "joint_training", "joint_calibration"]
+drawn += [f"epsilon_{what}" for what in ("volume", "error", "chance")]
 outputs = [path for d in drawn for path in (f"figures/05_{d}.png", f"tables/05_{d}.csv")]
 here = notebook.start("05_augmentation", profile, outputs)
 seeds = here.budget.seeds
@@ -644,9 +646,8 @@ Markdown(
 
 # %% [markdown]
 # Error next, one step and several ahead, inside and outside D's distribution. Above the dotted
-# line T̂ is better than T̂_init. The scales of the panels differ; the grey band, a tenth of the error
-# either way, is the same in all. Diamonds are the random controls, one a volume: dashes lead to
-# every ε that fills as much.
+# line T̂ is better than T̂_init; the grey band is a tenth of the error either way. Diamonds are the
+# random controls, one a volume: dashes lead to every ε that fills as much.
 
 # %%
 gained = verdicts.gains(table[table["ratio"] <= 1])
@@ -671,6 +672,18 @@ helped.drop(columns=["ratio", "epsilon"]).round(2)
 
 # %%
 drawn_by_chance.drop(columns="ratio").round(2)
+
+# %% [markdown]
+# The last table compares the filter with chance at those ε that a control was drawn for. The figure
+# does so wherever a control is as large, and beside *no filter* as well. There nothing is chosen on
+# either side, so what is left is the luck of the draw: an effect of the filter has to exceed it.
+
+# %%
+chance = e2_figures.chance_table(gained)
+here.draw("05_epsilon_chance", chance, e2_runs, task="hopper-medium, slice")
+
+# %%
+Markdown(e2_figures.chance_says(chance))
 
 # %%
 names = {"model": "transitions from T̂_init", "simulator": "simulator transitions"}

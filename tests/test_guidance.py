@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from diffusion_toys import gaussian_model, randn, small_model
+from matplotlib.patches import Rectangle
 from test_rollouts import Counting
 from torch import Tensor
 
@@ -60,6 +61,7 @@ def test_the_rule_that_chooses() -> None:
     assert guidance.choose(tuned)["eta"] == 1.0  # weakest of those near the best
     assert guidance.choose(tuned, margin=0.01)["eta"] == 3.0
     assert guidance.choose(tuned, support=0.8, margin=0.01)["eta"] == 5.0
+    assert guidance.near_best(tuned)["eta"].tolist() == [1.0, 3.0]
 
 
 def test_sets_side_by_side_are_the_sets_one_by_one() -> None:
@@ -233,6 +235,59 @@ def test_the_models_own_number_of_steps_is_no_part_of_an_identity() -> None:
 
 
 # -- figures
+
+
+def test_the_maps_frame_what_the_rule_chose() -> None:
+    """Grey cells lose plans; the best ones are framed, and the weakest η of them is taken."""
+    cells = {(5, 0.1): (0.2, 1.0), (5, 1.0): (0.9, 1.0), (9, 0.1): (1.0, 0.5), (9, 1.0): (0.92, 1)}
+    rows = [(steps, "constant", eta, 0.3, 3.0, *seen) for (steps, eta), seen in cells.items()]
+    rows += [(steps, "none", 0.0, 0.3, 2.0, 0.1, 1.0) for steps in (5, 9)]
+    columns = ["steps", "schedule", "eta", "tau", "modes", "call_share", "in_support"]
+    axes = plotting.draw("04_toy_tuning", pd.DataFrame(rows, columns=columns)).axes[0]
+    frames = [
+        (round(frame.get_x()), round(frame.get_y()), frame.get_linestyle())
+        for frame in axes.patches
+        if isinstance(frame, Rectangle)
+    ]
+    near = [(2, 0, ":"), (2, 1, ":")]
+    assert sorted(frames[:2]) == near
+    assert frames[2:] == [(2, 1, "solid")]
+    (image,) = axes.images
+    paint = np.asarray(image.get_array())
+    assert paint[1, 1, :3] == pytest.approx([0.9] * 3)  # the highest share, out of support
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["unguided", "0.1", "1"]
+
+
+def test_intervals_end_where_shares_do_and_the_chosen_eta_is_marked() -> None:
+    rows = [(name, eta, eta == 0.3, seed, share, 3.9 + 0.1 * share, share)
+            for name in guidance.SETS for eta in (0.1, 0.3)
+            for seed, share in enumerate((1.0, 1.0, 0.6))]  # fmt: skip
+    columns = ["set", "eta", "chosen", "seed", "call_share", "modes", "in_support"]
+    figure = plotting.draw("04_toy_guidance", pd.DataFrame(rows, columns=columns))
+    for axes, most in zip(figure.axes, (1, 4, 1), strict=True):
+        bars = [path for c in axes.collections for path in c.get_paths()]
+        assert len(bars) == 2 * len(guidance.SETS)
+        assert max(np.asarray(path.vertices)[:, 1].max() for path in bars) <= most + 1e-9
+        (mark,) = (line for line in axes.lines if line.get_label() == "chosen η")
+        assert list(mark.get_xdata()) == [0.3, 0.3]
+
+
+def test_a_cross_stands_only_where_more_changed_than_was_kept() -> None:
+    rows = [("pen", 5, step, 1 - step / 5, 0.1 * step, 0.1 * step * more, 0.2)
+            for step, more in ((1, 1.0), (2, 1.05), (3, 2.0))]  # fmt: skip
+    columns = ["name", "steps", "step", "noise", "along", "size", "closed_form"]
+    (axes,) = plotting.draw("04_robot_survival", pd.DataFrame(rows, columns=columns)).axes
+    crosses = [line for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert [list(line.get_xdata()) for line in crosses] == [pytest.approx([0.4])]
+
+
+def test_four_chains_stand_two_by_two() -> None:
+    rows = [(f"{task}, {steps} steps", steps, step, 1 - step / steps, estimate, 0.5)
+            for task in ("pen", "hopper") for steps in (2, 4) for step in range(1, steps + 1)
+            for estimate in ("unguided", "guided, before δ", AFTER)]  # fmt: skip
+    columns = ["name", "steps", "step", "noise", "estimate", "call_share"]
+    axes = plotting.draw("04_robot_trace", pd.DataFrame(rows, columns=columns)).axes
+    assert [a.get_subplotspec().rowspan.start for a in axes] == [0, 0, 1, 1]
 
 
 def test_no_estimate_is_drawn_after_a_perturbation_that_is_not_made() -> None:

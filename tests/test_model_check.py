@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.collections import LineCollection
 from model_toys import LinearGaussian, randn
 from torch import Tensor
 
@@ -143,13 +144,13 @@ def test_the_tail_names_its_dimension_and_its_constraint() -> None:
     kinds = constraint.set_index("constraint")
     # the last step of each episode is left out: six remain
     expected = {
-        "lands or lifts off": 2, "limit begins or ends": 1, "on the ground": 1,
+        "lands or lifts off": 2, "joint limit begins or ends": 1, "on the ground": 1,
         "joint at its limit": 1, "free": 1,
     }  # fmt: skip
     assert (6 * kinds["steps"]).to_dict() == pytest.approx(expected)
     assert kinds.loc["lands or lifts off", "worst"] == 1.0
     assert kinds.loc["lands or lifts off", "error"] == pytest.approx(0.9)
-    assert kinds.loc["limit begins or ends", "error"] == pytest.approx(0.1)
+    assert kinds.loc["joint limit begins or ends", "error"] == pytest.approx(0.1)
     assert kinds["worst_error"].to_dict() == pytest.approx(
         {**dict.fromkeys(expected, 0.0), "lands or lifts off": 0.9}
     )
@@ -223,7 +224,42 @@ def test_controls_of_one_volume_are_one_diamond() -> None:
     ]  # fmt: skip
     columns = ["seed", "source", "epsilon", "acceptance", "volume", "data", "step", "gain"]
     axes = plotting.draw("05_epsilon_error", pd.DataFrame(rows, columns=columns)).axes[0]
-    (diamonds,) = axes.collections
-    assert np.asarray(diamonds.get_offsets())[:, 0].tolist() == [0, 1]  # 60 and 100 transitions
+    name = "D_diff from the simulator, at random"
+    (diamonds,) = (c for c in axes.collections if c.get_label() == name)
+    at = np.asarray(diamonds.get_offsets())[:, 0]
+    assert at.round().tolist() == [0, 1]  # 60 and 100 transitions
     dashes = [line for line in axes.lines if line.get_linestyle() == "--"]
-    assert [list(np.asarray(line.get_xdata())) for line in dashes] == [[0], [1, 2, 3]]
+    assert [np.round(line.get_xdata()).tolist() for line in dashes] == [[0], [1, 2, 3]]
+    (ranges,) = (c for c in axes.collections if isinstance(c, LineCollection))
+    assert [path.vertices[:, 1].tolist() for path in ranges.get_paths()] == [[0, 0.1]] * 2
+
+
+def gained(effects: dict[tuple[float, str], tuple[int, float]]) -> pd.DataFrame:
+    """ε and acceptance -> volume and gain, for two seeds that differ by one in all gains."""
+    rows = [
+        (seed, "simulator", 1.0, epsilon, how, volume, "medium", 1, gain + seed)
+        for seed in (0, 1)
+        for (epsilon, how), (volume, gain) in effects.items()
+    ]
+    columns = ["seed", "source", "ratio", "epsilon", "acceptance", "volume", "data", "step", "gain"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_the_filter_is_set_beside_chance_at_equal_volume_alone() -> None:
+    table = gained(
+        {(0.01, "kl"): (60, 0.5), (0.05, "kl"): (80, 9.0), (0.1, "kl"): (100, 0.6),
+         (math.nan, "kl"): (100, 0.2), (0.01, "random"): (60, 0.1), (0.1, "random"): (100, 0.1),
+         (0.2, "random"): (100, 0.1)}
+    )  # fmt: skip
+    chance = drawn.chance_table(table)
+    assert len(chance) == 2 * 3  # nothing was drawn at random of the volume at 0.05
+    means = chance.groupby("epsilon", dropna=False)["effect"].mean()
+    np.testing.assert_allclose(means, [0.4, 0.5, 0.1])
+    text = drawn.chance_says(chance)
+    assert f"by up to {2**0.1 - 1:.0%}, from luck" in text
+    assert "in 2 of 2 comparisons of means, in its favour in 2 of them" in text
+    alone = drawn.chance_table(table[table["volume"] < 100])
+    assert "not measured" in drawn.chance_says(alone)
+    axes = plotting.draw("05_epsilon_chance", chance).axes[0]
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == ["0.01", "0.1", "no filter"]

@@ -233,8 +233,8 @@ def draw_acceptance(table: pd.DataFrame) -> Figure:
     """The share of trajectories kept, against ε, before one is chosen; a colour a cost, dashed
     where the trajectories are real. Drawn up to the ε that refuses nothing any more."""
     sources = {
-        "held-out real": ("held-out real, T̂_init's cost", "UEPO"),
-        "synthetic, T̂_init": ("synthetic, T̂_init", "UEPO"),
+        "held-out real": ("held-out real, T̂_init's cost", "model"),
+        "synthetic, T̂_init": ("synthetic, T̂_init", "model"),
         "held-out real, simulator's cost": ("held-out real, simulator's cost", "highlight"),
         "synthetic, simulator": ("synthetic, simulator", "highlight"),
     }

@@ -175,7 +175,7 @@ def draw_objective(table: pd.DataFrame) -> Figure:
             axes.plot(best["delta"], best["gain"], "o", markersize=5, zorder=3, **style)
         axes.plot([], [], "o", markersize=5, color=colour, label="largest J")
         axes.set(xlabel="δ, the members being N(±δ, 1)", title=str(form), ylim=(-2, 0.4))
-        axes.legend(loc="lower left")
+        axes.legend(loc="upper right")
     panels[0].set_ylabel("J less its value at δ = 0 (nats)")
     return figure
 

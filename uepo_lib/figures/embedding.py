@@ -148,4 +148,6 @@ def draw_embedding(table: pd.DataFrame) -> Figure:
 
 
 def _names(settings: Sequence[tuple[str, float]]) -> list[str]:
-    return [f"{form}, α = {alpha:g}" if alpha else form for form, alpha in settings]
+    """Without a term a model is cloned, and so are its embeddings."""
+    named = [(form if form != "none" else "cloning", alpha) for form, alpha in settings]
+    return [f"{form}, α = {alpha:g}" if alpha else form for form, alpha in named]

@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from uepo_lib import plotting
-from uepo_lib.coverage import null_coverage
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.divergence import (
     EtaSchedule,
@@ -32,6 +30,9 @@ SETS = {"unguided": "data", "guided": "UEPO", "ungated": "highlight", "final": "
 """The sets that are compared, and their colours."""
 NAMES = {"ungated": "ungated noise", "final": "white noise on the final actions"}
 """How figures name the controls; tables keep their short names."""
+SUPPORT, MARGIN = 0.95, 0.05
+"""The rule that chooses a setting: plans that stay within a mode, and how near to the best is as
+good."""
 
 
 # -- many sets at once
@@ -183,12 +184,19 @@ def tuning_table(
     return pd.DataFrame(rows)
 
 
-def choose(tuned: pd.DataFrame, support: float = 0.95, margin: float = 0.05) -> pd.Series:
-    """The setting of :func:`tuning_table` with the highest share of calls at τ, among those that
-    keep ``support`` of the plans within a mode; of those within ``margin`` of it the weakest η."""
+def near_best(
+    tuned: pd.DataFrame, support: float = SUPPORT, margin: float = MARGIN
+) -> pd.DataFrame:
+    """Those settings of :func:`tuning_table` that keep ``support`` of the plans within a mode and
+    reach τ in a share of calls within ``margin`` of the highest among them; the weakest η first."""
     kept = tuned[(tuned["eta"] > 0) & (tuned["in_support"] >= support)]
     best = kept[kept["call_share"] >= kept["call_share"].max() - margin]
-    return best.sort_values(["eta", "call_share"], ascending=[True, False]).iloc[0]
+    return best.sort_values(["eta", "call_share"], ascending=[True, False])
+
+
+def choose(tuned: pd.DataFrame, support: float = SUPPORT, margin: float = MARGIN) -> pd.Series:
+    """The first of :func:`near_best`."""
+    return near_best(tuned, support, margin).iloc[0]
 
 
 def report_table(
@@ -196,7 +204,7 @@ def report_table(
 ) -> pd.DataFrame:
     """The four sets on seeds that tuned nothing, by η at the chosen steps and schedule.
 
-    Columns set, eta, tau, those of :meth:`ToyStudy.measure`.
+    Columns set, eta, chosen (whether η is the setting's), tau, those of :meth:`ToyStudy.measure`.
     """
     rows = []
     steps, schedule = int(setting["steps"]), setting["schedule"]
@@ -204,7 +212,7 @@ def report_table(
     for eta in etas:
         guided = study.guided(seeds, steps, eta, schedule, tau)
         for name, policies in four_sets(guided, study.toy.past(study.states)).items():
-            about = {"set": name, "eta": eta, "tau": tau}
+            about = {"set": name, "eta": eta, "chosen": eta == setting["eta"], "tau": tau}
             rows += [about | row for row in study.measure(policies, seeds, tau)]
     return pd.DataFrame(rows)
 
@@ -218,7 +226,7 @@ def paired(table: pd.DataFrame, column: str, one: str, other: str) -> list[float
 def own_thresholds_table(study: ToyStudy, seeds: Sequence[int], setting: pd.Series) -> pd.DataFrame:
     """The stricter reading: each set's τ is the median of its own unguided members.
 
-    Columns set, eta, tau, those of :meth:`ToyStudy.measure`.
+    Columns as :func:`report_table` has them.
     """
     eta = float(setting["eta"])
     parts = [report_table(replace(study, tuning=(s,)), (s,), setting, (eta,)) for s in seeds]
@@ -243,67 +251,3 @@ def draw_perturbation(table: pd.DataFrame) -> Figure:
     axes.set(xlabel="div to the nearest neighbour (no unit)", ylabel="σ_div (action units)")
     axes.legend()
     return figure
-
-
-PANELS = (
-    ("call_share", "calls with min div ≥ τ (share)"),
-    ("modes", "modes (of 4)"),
-    ("in_support", "plans within a mode (share)"),
-)
-
-
-@plotting.figure("04_toy_tuning")
-def draw_toy_tuning(table: pd.DataFrame) -> Figure:
-    """Every setting that was tried: against η, one colour a number of steps."""
-    figure, panels = plotting.panels(3, 3.1, 3.0)
-    base, tried = table[table["eta"] == 0], table[table["eta"] > 0]
-    chains = tried[["steps", "tau"]].drop_duplicates()
-    colours = plotting.chain_colours(chains["steps"])
-    for axes, (column, title) in zip(panels, PANELS, strict=True):
-        for num_steps, tau in chains.itertuples(index=False):
-            colour = colours[num_steps]
-            for schedule, line in (("constant", "-"), ("linear", ":")):
-                part = tried[(tried["steps"] == num_steps) & (tried["schedule"] == schedule)]
-                label = f"{num_steps} steps (τ = {tau:.2f})" if line == "-" else None
-                axes.plot(
-                    part["eta"], part[column], line, color=colour, marker="o", markersize=3,
-                    label=label,
-                )  # fmt: skip
-        _eta_axis(axes, tried["eta"])
-        axes.set_ylabel(title)
-    for axes, (column, _) in zip(panels[:2], PANELS, strict=False):
-        for level in base[column].unique():
-            axes.axhline(level, color="0.6", linestyle="--", linewidth=1)
-    for line, label in (("-", "constant η"), (":", "linear, to 0"), ("--", "unguided")):
-        panels[0].plot([], [], line, color="0.6", label=label)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
-    return figure
-
-
-@plotting.figure("04_toy_guidance")
-def draw_toy_guidance(table: pd.DataFrame) -> Figure:
-    """The four sets against η, side by side: mean over sets of seeds with its 95 % interval."""
-    figure, panels = plotting.panels(3, 3.1, 3.0)
-    for axes, (column, label) in zip(panels, PANELS, strict=True):
-        for i, (name, colour) in enumerate(SETS.items()):
-            means = table[table["set"] == name].groupby("eta")[column]
-            half: pd.Series = 1.96 * means.std() / np.sqrt(means.size())
-            axes.errorbar(
-                means.mean().index * 1.06 ** (i - 1.5), means.mean(), half,
-                color=plotting.COLOURS[colour], marker="o", markersize=3, capsize=2,
-                label=NAMES.get(name, name),
-            )  # fmt: skip
-        _eta_axis(axes, table["eta"])
-        axes.set_ylabel(label)
-    panels[1].axhline(null_coverage(ToyStudy.n), color="0.4", linestyle="--", linewidth=1)
-    said = "mean over sets, with its 95 % interval; dashed: independent draws"
-    found = panels[0].get_legend_handles_labels()
-    figure.legend(*found, loc="outside upper center", ncols=4, title=said)
-    return figure
-
-
-def _eta_axis(axes: Axes, etas: pd.Series) -> None:
-    axes.set(xlabel="η (action units)", xscale="log")
-    axes.set_xticks(sorted(etas.unique()))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.minorticks_off()

@@ -201,13 +201,17 @@ def time_table(robot: GuidedRobot, settings: Sequence[Setting]) -> pd.DataFrame:
 
 @plotting.figure("04_robot_divergence")
 def draw_robot_divergence(table: pd.DataFrame) -> Figure:
-    """The distribution of nearest-neighbour div, as planned and low-passed, a row a task.
+    """The distribution of nearest-neighbour div, as planned and low-passed, a row a task; one range
+    a column, so that robots compare.
 
     τ is one of div as planned, so it stands beside that alone.
     """
     tasks, filters = table["task"].unique(), table["filter"].unique()
-    figure, grid = plt.subplots(len(tasks), len(filters), figsize=(7.4, 2.6 * len(tasks)))
-    for row, task in zip(np.atleast_2d(grid), tasks, strict=True):
+    figure, grid = plt.subplots(
+        len(tasks), len(filters), figsize=(7.4, 2.5 * len(tasks)), sharex="col", sharey=True,
+        squeeze=False,
+    )  # fmt: skip
+    for row, task in zip(grid, tasks, strict=True):
         for axes, kind in zip(row, filters, strict=True):
             part = table[(table["task"] == task) & (table["filter"] == kind)]
             for name, line in part.groupby("set", sort=False):
@@ -219,9 +223,9 @@ def draw_robot_divergence(table: pd.DataFrame) -> Figure:
                 axes.axvline(part["threshold"].iloc[0], color="0.7", linestyle=":", label="τ")
             axes.set(title=f"{task}, {kind}")
         row[0].set_ylabel("share at or below")
-    for axes in np.atleast_2d(grid)[-1]:
+    for axes in grid[-1]:
         axes.set_xlabel("div to the nearest neighbour (no unit)")
-    handles = np.atleast_2d(grid)[0][0].get_legend_handles_labels()
+    handles = grid[0][0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=3)
     return figure
 
@@ -255,7 +259,7 @@ def draw_robot_guidance(table: pd.DataFrame) -> Figure:
     for axes, (task, num) in zip(grid[0], places, strict=True):
         axes.set_title(f"{task}\n{num} reverse steps")
     for axes in grid[-1]:
-        axes.set_xlabel("η (action units)")
+        axes.set_xlabel("η, constant (action units)")
     handles = grid[0][0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=len(SETS))
     return figure
@@ -278,7 +282,7 @@ def draw_robot_returns(table: pd.DataFrame) -> Figure:
             _column(axes, place, scores.tolist(), plotting.COLOURS[SETS[str(name)]])
             chains.append(str(setting).split(",")[0])  # all that matters to an unguided set
             about = chains[-1] if name == "unguided" else str(setting)
-            named = textwrap.fill(NAMES.get(str(name), str(name)), 12)
+            named = textwrap.fill(NAMES.get(str(name), str(name)), 10)
             labels.append("\n".join((named, *about.split(", "))))
         axes.set_xticks(range(len(labels)), labels, fontsize=7)
         axes.set_title(task, loc="left")

@@ -6,7 +6,63 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from uepo_lib.figures.guidance import SUPPORT
+from uepo_lib.figures.survival import AFTER
+
 CONTROLS = {"ungated": "ungated noise", "final": "white noise on finished actions"}
+
+
+NO_DOOR = 0.1
+"""A mean number of doors within this of the unguided sets' counts as no new door."""
+
+
+def jitter_says(table: pd.DataFrame) -> str:
+    """Where white noise on finished actions beats the gate at its own measure, within the modes.
+
+    ``table`` is ``guidance.report_table``'s.
+    """
+    mean = table.groupby(["eta", "set"])[["call_share", "modes", "in_support"]].mean()
+    lines = []
+    for eta in mean.index.unique("eta"):
+        plain, guided, final = (mean.loc[(eta, name)] for name in ("unguided", "guided", "final"))
+        if final["in_support"] < SUPPORT or final["call_share"] <= guided["call_share"]:
+            continue
+        new = final["modes"] > plain["modes"] + NO_DOOR
+        lines.append(
+            f"At η = {eta:g} white noise on finished actions reaches τ in "
+            f"{final['call_share']:.0%} of calls, {final['in_support']:.0%} of the plans being "
+            f"within a mode, and guidance in {guided['call_share']:.0%}. It finds "
+            f"{'new doors' if new else 'no new door'}: {final['modes']:.2f}, unguided "
+            f"{plain['modes']:.2f}, guided {guided['modes']:.2f}."
+            + ("" if new else " **τ alone does not tell jitter from a door.**")
+        )
+    gone = mean.xs("final", level="set")["in_support"]
+    gone = gone[gone < SUPPORT]
+    if len(gone):
+        at = ", ".join(f"{eta:g}" for eta in gone.index)
+        lines.append(f"At η = {at} it leaves the data: at most {gone.max():.0%} are within a mode.")
+    return " ".join(lines)
+
+
+def trace_says(traces: pd.DataFrame) -> str:
+    """``survival.trace_table``'s shares along each chain and in the actions, its last estimate, to
+    which no δ is added."""
+    lines = []
+    for name, part in traces.groupby("name", sort=False):
+        wide = part.pivot_table(index="step", columns="estimate", values="call_share")
+        last, along = wide.iloc[-1], wide.iloc[:-1]
+        plain, after = along["unguided"], along[AFTER]
+        lines.append(
+            f"- {name}: unguided {_span(plain)} along the chain and {last['unguided']:.0%} in the "
+            f"actions; guided, once δ has been added, {_span(after)}, least after step "
+            f"{after.idxmin()}, and {last['guided, before δ']:.0%} in the actions."
+        )
+    return "\n".join(lines)
+
+
+def _span(shares: pd.Series) -> str:
+    low, high = f"{shares.min():.0%}", f"{shares.max():.0%}"
+    return low if low == high else f"{low} to {high}"
 
 
 def trained_says(kept: Mapping[str, float], taus: Mapping[str, float]) -> str:

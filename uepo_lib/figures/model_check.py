@@ -202,7 +202,7 @@ def _constraint_kinds(data: Dataset, steps: Tensor) -> dict[str, Tensor]:
     still = ~ground & ~joint
     return {
         LANDING: ground,
-        "limit begins or ends": joint & ~ground,
+        "joint limit begins or ends": joint & ~ground,
         "on the ground": still & contact,
         "joint at its limit": still & ~contact & limit,
         "free": still & ~contact & ~limit,
@@ -249,6 +249,7 @@ def draw_bounds(table: pd.DataFrame) -> Figure:
     axes.scatter(places, mean["median"], color=green, s=16, zorder=3, label="median prediction")
     axes.set_xticks(list(places), mean.index, rotation=40, ha="right")
     axes.set(ylabel="predicted σ over the target's spread", yscale="log")
+    plotting.plain_ticks(axes.yaxis)
     figure.legend(loc="outside upper center", ncols=3, title="means over seeds")
     return figure
 

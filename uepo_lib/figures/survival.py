@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -84,12 +85,13 @@ def trace_table(
 
 
 def _noise_axis(axes: Axes) -> None:
-    axes.set(xlabel="noise left after the step, σ", xlim=(1.03, -0.03))
+    axes.set(xlabel="noise left after the step, σ", xlim=(1.04, -0.04))
 
 
 @plotting.figure("04_survival")
 def draw_survival(table: pd.DataFrame) -> Figure:
-    """A panel each: lines are the closed form, dots the part along δ, crosses all that changed."""
+    """A panel each: lines are the closed form, circles the part along δ, crosses all that changed
+    where that is more."""
     return _survival(table)
 
 
@@ -100,28 +102,42 @@ def draw_robot_survival(table: pd.DataFrame) -> Figure:
 
 
 def _survival(table: pd.DataFrame) -> Figure:
-    """A logarithmic axis down to the least positive number: a mean that is not is left out."""
+    """A logarithmic axis down to the least positive number: a mean that is not is left out.
+
+    Circles are open and smaller for longer chains, so that one shows inside another.
+    """
+    columns = ["along", "size", "closed_form"]
+    mean = table.groupby(["name", "steps", "noise"])[columns].mean()
     names = list(dict.fromkeys(table["name"]))
-    figure, panels = plotting.panels(len(names), 3.5, 3.0)
-    lowest = float(table.loc[table["along"] > 0, ["along", "size", "closed_form"]].min().min())
+    figure, panels = plotting.panels(len(names), 3.7, 3.3)
+    limits = (0.7 * mean[mean > 0].min().min(), 1.6 * mean.max().max())
     colours = plotting.chain_colours(table["steps"])
     for axes, name in zip(panels, names, strict=True):
-        chains = table[table["name"] == name].groupby("steps")
-        for (steps, part), size in zip(chains, (7.0, 5.0, 3.5, 3.0), strict=False):
-            mean = part.groupby("noise")[["along", "size", "closed_form"]].mean()
-            c = colours[steps]
-            axes.plot(mean.index, mean["closed_form"], color=c, linewidth=1, label=f"{steps} steps")
-            axes.plot(mean.index, mean["along"], "o", color=c, markersize=size)
-            axes.plot(mean.index, mean["size"], "x", color=c, markersize=size)
+        chains = mean.loc[name].groupby("steps")
+        for (steps, part), size in zip(chains, (9.0, 6.0, 3.5, 2.5), strict=False):
+            _chain(axes, part.droplevel("steps"), colours[steps], size, f"{steps} steps")
         _noise_axis(axes)
-        axes.set(title=name, yscale="log", ylim=(0.7 * lowest, 4))
+        axes.set(title=name, yscale="log", ylim=limits)
     for style, label in (
-        ("-", "line: closed form"), ("o", "dot: kept along δ"), ("x", "cross: all that changed"),
+        ("-", "closed form"), ("o", "kept along δ"), ("x", "all that changed,\nif more by a tenth")
     ):  # fmt: skip
-        panels[0].plot([], [], style, color="0.75", linewidth=1, markersize=4, label=label)
+        panels[0].plot(
+            [], [], style, color="0.5", linewidth=1, markersize=5, markerfacecolor="none",
+            label=label,
+        )  # fmt: skip
     panels[0].set_ylabel("share of δ left in the actions")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
+
+
+def _chain(axes: Axes, part: pd.DataFrame, colour: str, size: float, label: str) -> None:
+    axes.plot(part.index, part["closed_form"], color=colour, linewidth=1, label=label)
+    axes.plot(
+        part.index, part["along"], "o", color=colour, markersize=size, markerfacecolor="none",
+        markeredgewidth=1.2,
+    )  # fmt: skip
+    more = part["size"][part["size"] > 1.1 * part["along"]]
+    axes.plot(more.index, more, "x", color=colour, markersize=0.5 * size + 2)
 
 
 @plotting.figure("04_toy_trace")
@@ -132,29 +148,35 @@ def draw_toy_trace(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("04_robot_trace")
 def draw_robot_trace(table: pd.DataFrame) -> Figure:
-    """The same on a robot."""
+    """The same on robots."""
     return _trace(table, "means over seeds")
 
 
 def _trace(table: pd.DataFrame, title: str) -> Figure:
     """No δ is added at the last step, so that the estimates after it end one step earlier."""
     styles = {
-        "unguided": ("data", "-"), "guided, before δ": ("UEPO", "-"), AFTER: ("highlight", ":")
+        "unguided": ("data", "-", 1.6), "guided, before δ": ("UEPO", "-", 1.6),
+        AFTER: ("UEPO", ":", 1.0),
     }  # fmt: skip
     table = table[(table["estimate"] != AFTER) | (table["step"] < table["steps"])]
     names = list(dict.fromkeys(table["name"]))
-    figure, panels = plotting.panels(len(names), 3.4, 2.9)
-    for axes, name in zip(panels, names, strict=True):
+    wide = len(names) if len(names) < 4 else 2
+    figure, grid = plt.subplots(
+        -(-len(names) // wide), wide, figsize=(3.2 * wide + 1.2, 2.6 * -(-len(names) // wide)),
+        sharex=True, sharey=True, squeeze=False,
+    )  # fmt: skip
+    for axes, name in zip(grid.flat, names, strict=True):
         part = table[table["name"] == name]
-        for estimate, (colour, line) in styles.items():
+        for estimate, (colour, line, width) in styles.items():
             mean = part[part["estimate"] == estimate].groupby("noise")["call_share"].mean()
             axes.plot(
-                mean.index, mean, line, color=plotting.COLOURS[colour], marker="o", markersize=3,
-                label=estimate,
+                mean.index, mean, line, color=plotting.COLOURS[colour], marker="o",
+                linewidth=width, markersize=2 * width, label=estimate,
             )  # fmt: skip
-        _noise_axis(axes)
         axes.set(title=name, ylim=(-0.03, 1.03))
-    panels[0].set_ylabel("calls with min div ≥ τ (share)")
-    handles = panels[0].get_legend_handles_labels()
+    for axes in grid[-1]:
+        _noise_axis(axes)
+    figure.supylabel("calls with min div ≥ τ (share)", fontsize=9)
+    handles = grid[0][0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside right center", title=title)
     return figure
