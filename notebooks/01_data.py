@@ -236,7 +236,7 @@ Markdown(f"**Verdict.** The lowest published score lies above our dataset's mean
 #
 # Of each robot two quantities that one can picture; a square's darkness is its share of the steps.
 # All datasets of a robot share the squares; an angle counts as the same after a whole turn.
-# **What to see.** A gait is a loop, although squares of this size show one in walker2d-expert alone.
+# **What to see.** A gait is a loop, but squares of this size show one in walker2d-expert alone.
 # Medium and expert are dark in different places, and a replay is a blur of many. HalfCheetah has an
 # island of its own at π: there it lies on its back, which does not end its episode. Of the hand's
 # pen the dark column is success: pen and target point the same way.

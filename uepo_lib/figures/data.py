@@ -243,9 +243,10 @@ def film_strips(table: pd.DataFrame) -> Figure:
     columns = min(STRIPS_A_ROW, len(strips))
     shapes = [pictures.images.shape[1:3] for *_, pictures in strips]
     shares = [height / width + rendering.LABEL_ROOM for height, width in shapes]
-    rows = [max(shares[i : i + columns]) for i in range(0, len(shares), columns)]
-    size = (4.3 * columns, 4.3 / FRAMES * sum(rows) + 0.25 * len(rows) + 0.1)
-    made, grid = plt.subplots(len(rows), columns, figsize=size, height_ratios=rows, squeeze=False)
+    heights = [max(shares[i : i + columns]) for i in range(0, len(shares), columns)]
+    size = (4.3 * columns, 4.3 / FRAMES * sum(heights) + 0.25 * len(heights) + 0.1)
+    made, grid = plt.subplots(len(heights), columns, figsize=size, height_ratios=heights,
+                              squeeze=False)  # fmt: skip
     panels = list(grid.flatten())
     for axes in panels[len(strips) :]:
         axes.set_axis_off()

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from scipy import stats
 
 from uepo_lib import offline_ppo, plotting
@@ -119,12 +118,10 @@ def draw_looks(table: pd.DataFrame) -> Figure:
     panels[0].margins(y=0.1)
     panels[0].autoscale(axis="y")
     panels[0].set_ylabel("AM-Q over that at the first check (%)")
-    styles = zip(seeds, itertools.cycle(SEED_STYLES))
-    panels[1].legend(
-        handles=[Line2D([], [], color="0.35", linewidth=1, markersize=5, linestyle=line,
-                        marker=marker, label=f"seed {seed}") for seed, (marker, line) in styles],
-        loc="center left", bbox_to_anchor=(1, 0.5), title="mark: accepted",
-    )  # fmt: skip
+    for seed, (marker, line) in zip(seeds, itertools.cycle(SEED_STYLES), strict=False):
+        panels[1].plot([], [], line, color="0.35", linewidth=1, markersize=5, marker=marker,
+                       label=f"seed {seed}")  # fmt: skip
+    panels[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), title="mark: accepted")
     return figure
 
 
