@@ -217,24 +217,6 @@ def test_planes_of_the_hand_measure_what_they_say() -> None:
     assert visits.PLANES["door"].points(door).tolist() == [[5.0, 1.5]]
 
 
-def test_an_attitude_is_one_place_whatever_turns_led_to_it() -> None:
-    raw = torch.zeros(4, 17)
-    raw[:, 1], raw[:, 8] = torch.tensor([0.1, 0.1 + 2 * math.pi, math.pi, -math.pi]), 3.0
-    plane = visits.PLANES["halfcheetah"]
-    places = plane.places(raw)
-    np.testing.assert_allclose(places[:, 0], [0.1, 0.1, math.pi, math.pi], atol=1e-5)
-    assert places[:, 1].tolist() == [3.0] * 4
-    assert torch.equal(plane.points(raw)[:, 0], raw[:, 1])  # what runs store is as it was
-    heights = visits.PLANES["hopper"]
-    assert torch.equal(heights.places(raw), heights.points(raw))
-
-
-def test_the_share_on_the_back_counts_steps() -> None:
-    rows = {"robot": "halfcheetah", "task": ["a", "a", "b"], "x": [0.0, 3.2, 0.5],
-            "steps": [3, 1, 7]}  # fmt: skip
-    assert visits.lying(pd.DataFrame(rows)).to_dict() == {"a": 0.25, "b": 0.0}
-
-
 # ---- published scores ----------------------------------------------------------------------------
 
 
@@ -290,17 +272,6 @@ def test_replay_reaches_the_log_and_notices_a_changed_one(tmp_path: Path) -> Non
 
 
 # ---- film strips ---------------------------------------------------------------------------------
-
-
-def test_a_film_of_a_gait_goes_by_seconds_not_by_steps() -> None:
-    for name, most in (("hopper", 1000), ("halfcheetah", 1000), ("door", 200), ("pen", 100)):
-        robot = tasks.ROBOTS[name]
-        steps = makers._filmed(robot, most)
-        assert len(steps) == makers.FRAMES and steps.max() < most
-        apart = np.diff(steps) * robot.step_seconds
-        if robot.max_episode_steps >= 1000:
-            assert (abs(apart - makers.GAIT_SECONDS) <= robot.step_seconds / 2).all()
-    assert makers._filmed(tasks.ROBOTS["hopper"], 110).tolist() == [100]  # fell soon after
 
 
 @pytest.mark.filterwarnings("error")

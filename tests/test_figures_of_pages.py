@@ -1,14 +1,27 @@
-"""Figures of the mechanism pages say what their tables hold: correlations, counts, names."""
+"""Figures of the mechanism pages say what their tables hold: correlations, counts, names, places."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
 
-from uepo_lib import plotting
-from uepo_lib.figures import coverage, improvement, likelihood, online, policy, selection, tasks
+from uepo_lib import plotting, visits
+from uepo_lib.figures import (
+    coverage,
+    data,
+    improvement,
+    likelihood,
+    online,
+    policy,
+    selection,
+    tasks,
+)
+from uepo_lib.tasks import ROBOTS
 
 
 def texts(figure: Figure) -> list[str]:
@@ -105,3 +118,32 @@ def test_a_dashed_line_is_named() -> None:
     figure = plotting.draw("policy_change", pd.DataFrame(rows))
     assert any("one action" in label for label in figure.axes[1].get_legend_handles_labels()[1])
     assert all(label.startswith(name) for name, (label, _) in online.STARTS.items())
+
+
+def test_an_attitude_is_one_place_whatever_turns_led_to_it() -> None:
+    raw = torch.zeros(4, 17)
+    raw[:, 1], raw[:, 8] = torch.tensor([0.1, 0.1 + 2 * math.pi, math.pi, -math.pi]), 3.0
+    plane = visits.PLANES["halfcheetah"]
+    places = plane.places(raw)
+    np.testing.assert_allclose(places[:, 0], [0.1, 0.1, math.pi, math.pi], atol=1e-5)
+    assert places[:, 1].tolist() == [3.0] * 4
+    assert torch.equal(plane.points(raw)[:, 0], raw[:, 1])  # what runs store is as it was
+    heights = visits.PLANES["hopper"]
+    assert torch.equal(heights.places(raw), heights.points(raw))
+
+
+def test_the_share_on_the_back_counts_steps() -> None:
+    rows = {"robot": "halfcheetah", "task": ["a", "a", "b"], "x": [0.0, 3.2, 0.5],
+            "steps": [3, 1, 7]}  # fmt: skip
+    assert visits.lying(pd.DataFrame(rows)).to_dict() == {"a": 0.25, "b": 0.0}
+
+
+def test_a_film_of_a_gait_goes_by_seconds_not_by_steps() -> None:
+    for name, most in (("hopper", 1000), ("halfcheetah", 1000), ("door", 200), ("pen", 100)):
+        robot = ROBOTS[name]
+        steps = data._filmed(robot, most)
+        assert len(steps) == data.FRAMES and steps.max() < most
+        apart = np.diff(steps) * robot.step_seconds
+        if robot.max_episode_steps >= 1000:
+            assert (abs(apart - data.GAIT_SECONDS) <= robot.step_seconds / 2).all()
+    assert data._filmed(ROBOTS["hopper"], 110).tolist() == [100]  # fell soon after
