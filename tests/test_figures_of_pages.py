@@ -1,4 +1,4 @@
-"""Figures of the mechanism pages say what their tables hold: correlations, counts, names, places."""
+"""Figures of the mechanism pages say what their tables hold: correlations, counts, places."""
 
 from __future__ import annotations
 
