@@ -587,7 +587,7 @@ Markdown(
 # paper writes it. Expectation: on the quiet data at least 95 % of pairs are ranked right, for
 # shuffled copies and for noise of half a $\sigma_a$. On the noisy data a perturbation hides in the
 # noise, and the future states help, for they show what was done. The flow, which is costly, judges
-# one sequence in ten, on Hopper only.
+# one sequence in ten, on Hopper only and at the largest perturbation: an open diamond.
 #
 # The figure shows the AUC over all pairs, the verdict below it the share won within pairs. A pair
 # compares two sequences in one state, where what the model does not know is the same for both.

@@ -322,9 +322,12 @@ Markdown(
 )
 
 # %% [markdown]
-# **What to see.** If the colours sort the true return better than the horizontal axis does, then κ
-# carries most of the information, and AM-Q is good as far as it recovers κ. A correlation that
-# comes from groups says little about a choice *within* a group, so here it is within one κ:
+# **What to see.** A row is a seed, a column a score. A score that ranks well climbs from the lower
+# left to the upper right; ρ, over each panel, is Spearman's. Where true returns lie in two bands,
+# most of ρ says which band a candidate is in, and little says which is best within it. If the
+# colours sort the true return better than the horizontal axis does, then κ carries most of the
+# information, and AM-Q is good as far as it recovers κ. A correlation that comes from groups says
+# little about a choice *within* a group, so here it is within one κ:
 
 # %%
 grouped = table[table.kappa > 0].groupby(["kappa", "seed"])
@@ -400,9 +403,9 @@ assert (rule["accepted"] - rule["expected"]).abs().max() < 0.02
 # are a walk upwards by luck. With it a policy that is worse by the margin stays out. Both follow
 # the closed form $\Phi(\mathrm{gain} - \mathrm{margin})$.
 #
-# **On Hopper**, four Gaussians (Uni-O4) and one chain (UEPO's $\pi^*$), accepted checks as dots. A
-# line begins at the first check, not at the starting policy: a dot there says that the policy beat
-# the start, which is not drawn. The two panels have different scales.
+# **On Hopper**, four Gaussians (Uni-O4) and one chain (UEPO's $\pi^*$), accepted checks as marks. A
+# line begins at the first check, not at the starting policy, which is not drawn: how many policies
+# beat theirs at that check is written where the lines begin.
 
 # %%
 ppo_runs = {study.seed: improving.improved_runs(study) for study in studies}

@@ -353,7 +353,10 @@ Markdown(
 # A curve that stays where it was may belong to a policy that was never updated. So: the KL
 # divergence from the first policy, and the change of its noise-free actions on logged states. The
 # chain's KL is that of the whole path, an upper bound on that of its actions, and counts chunks;
-# compare a line with its own past, not with the other method's.
+# the clone's, dashed, counts single actions. The movement on the right is in units of the spread of
+# what each start executes while it explores: the chain's noise is fixed, the clone's was learnt, so
+# equal heights need not be equal movements of the action. Compare a line with its own past, not
+# with the other method's.
 
 # %%
 here.draw("policy_change", curves, every, task=task)
@@ -493,7 +496,8 @@ here.draw("online_alternatives", other_curves, ways_runs, task=task)
 # Where nothing but $\hat T$ is changed, only a gate that closes reaches the policy. One that never
 # closes leaves chain PPO itself, a row at exactly 0; two that close at the same checks are one
 # policy, two rows at the same place. Such rows say nothing for or against the change. The ends on
-# the right are of more episodes than the last points on the left.
+# the right are of more episodes than the last points on the left; open points are of alternatives
+# that were run on fewer seeds than the chain.
 
 # %%
 other_ends = others.ends_table(ways, robot)

@@ -127,16 +127,21 @@ def test_ends_beside_a_model_are_set_against_the_spread_of_seeds() -> None:
     assert "one seed" in others.ends_verdict(table[table["seed"] == 0])
 
 
-def test_ticks_say_how_many_seeds_an_alternative_has() -> None:
+def test_open_points_say_how_many_seeds_an_alternative_has() -> None:
     rows = [(name, seed, look, 100 * look, 50.0, 60.0 + seed + (name == "frozen"))
             for name, seeds in (("chain", 3), ("noise", 3), ("frozen", 1))
             for seed in range(seeds) for look in range(2)]  # fmt: skip
     table = pd.DataFrame(rows, columns=["name", "seed", "look", "env_steps", "score", "end"])
     figure = plotting.draw("online_alternatives", table)
-    dots = [sorted(mark.get_offsets()[:, 0]) for mark in figure.axes[1].collections]
-    assert dots == [[1.0], [0.0, 0.0, 0.0]]  # by the ends, not by the looks
+    marks = {len(mark.get_offsets()): mark for mark in figure.axes[1].collections}
+    ends = {count: sorted(mark.get_offsets()[:, 0]) for count, mark in marks.items() if count}
+    assert ends == {1: [1.0], 3: [0.0, 0.0, 0.0]}  # by the ends, not by the looks
+    assert (marks[1].get_facecolor()[0, :3] == 1).all()  # open
+    assert (marks[3].get_facecolor()[0, :3] < 1).all()
     ticks = [label.get_text() for label in figure.axes[1].get_yticklabels()]
-    assert ticks == ["gate in the frozen T̂, 1 seed", "initial noise alone (DSRL-style), 3 seeds"]
+    assert ticks == ["gate in the frozen T̂", "initial noise alone (DSRL-style)"]
+    legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert legend == ["run on 3 seeds", "run on 1 seed"]
     plt.close(figure)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,17 @@ class Plane:
     up: str
     points: Callable[[Tensor], Tensor]
     """Raw states (N, S) -> (N, 2)."""
+    turns: bool = False
+    """``across`` is an angle of which the simulator counts whole turns."""
+
+    def places(self, raw: Tensor) -> Tensor:
+        """``points``, where an attitude is one place whatever turns led to it: angles from −π/2 to
+        3π/2, so that neither standing nor lying on the back is cut in two."""
+        xy = self.points(raw)
+        if not self.turns:
+            return xy
+        angle = (xy[:, 0] + math.pi / 2).remainder(2 * math.pi) - math.pi / 2
+        return torch.stack([angle, xy[:, 1]], dim=1)
 
 
 def _columns(*which: int) -> Callable[[Tensor], Tensor]:
@@ -49,7 +61,7 @@ _GAIT = ("torso height (m)", "forward velocity (m/s)")
 PLANES = {
     "hopper": Plane(*_GAIT, _columns(0, 5)),
     "walker2d": Plane(*_GAIT, _columns(0, 8)),
-    "halfcheetah": Plane("torso angle (rad)", _GAIT[1], _columns(1, 8)),
+    "halfcheetah": Plane("torso angle (rad)", _GAIT[1], _columns(1, 8), turns=True),
     "pen": Plane("cosine of pen and target", "pen's height (m)", _pen),
     "door": Plane("palm to handle (m)", "door's angle (rad)", _door),
     "hammer": Plane("palm to hammer (m)", "nail driven in (m)", _hammer),
@@ -69,7 +81,7 @@ def visits_table(found: Mapping[str, Dataset]) -> pd.DataFrame:
     steps; steps beyond are left out.
     """
     points = {
-        name: plane_of(data.task.robot).points(data.normaliser.inverse(data.states)).numpy()
+        name: plane_of(data.task.robot).places(data.normaliser.inverse(data.states)).numpy()
         for name, data in found.items()
     }
     robots = {name: data.task.robot.name for name, data in found.items()}
@@ -100,6 +112,13 @@ def _squares(
             "steps": count[i, j].astype(int),
         }
     )  # fmt: skip
+
+
+def lying(table: pd.DataFrame, robot: str = "halfcheetah") -> pd.Series:
+    """The share of its steps in which a robot of counted turns lies on its back, by dataset."""
+    mine = table[table.robot == robot]
+    back = mine.steps.where(np.cos(mine.x) < 0, 0)
+    return back.groupby(mine.task, sort=False).sum() / mine.groupby("task", sort=False).steps.sum()
 
 
 def effective_squares(steps: NDArray[np.integer]) -> float:

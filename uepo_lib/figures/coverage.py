@@ -42,13 +42,13 @@ COLOUR_OF = dict(
     zip(
         KINDS,
         [
-            "UEPO", "UEPO", "highlight", "highlight", "UEPO", "highlight", "model", "model",
-            "control", "control", "BC",
+            "data", "data", "UEPO", "UEPO", "data", "UEPO", "model", "model", "control", "control",
+            "BC",
         ],
         strict=True,
     )
 )  # fmt: skip
-"""The colour of every kind."""
+"""The colour of every kind: guided and unguided sets have those of notebook 04."""
 FAMILIES = {
     "one model": ("one model, fixed noise", "one model, fresh noise",
                   "one model, fixed noise, 5 steps"),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from uepo_lib import behaviors, cards, episodes, plotting, rendering, tasks
 from uepo_lib.datasets import Dataset
@@ -22,8 +26,7 @@ LEVEL_COLOURS = {
 JOINTS = ("thigh", "leg", "foot")
 """Hopper's."""
 ROBOTS_A_ROW = 4
-TEXT_GROUND = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.4}
-"""Behind a name that is written over curves."""
+AGENT_GREYS = ("0.25", "0.5", "0.72")
 
 # ── who collected the data ──────────────────────────────────────────────────────────────────────
 
@@ -58,40 +61,46 @@ def behaviour_training(table: pd.DataFrame) -> Figure:
     several agents were taken at one level."""
     count = table.robot.nunique()
     lines = -(-count // ROBOTS_A_ROW)
-    made, grid = plt.subplots(lines, ROBOTS_A_ROW, figsize=(9.6, 2.3 * lines), squeeze=False)
+    made, grid = plt.subplots(lines, ROBOTS_A_ROW, figsize=(9.6, 2.4 * lines), squeeze=False)
     panels = list(grid.flatten())
     for axes in panels[count:]:
         axes.set_axis_off()
     for axes, (robot, mine) in zip(panels, table.groupby("robot", sort=False), strict=False):
-        for _, curve in mine.drop_duplicates(["seed", "env_steps"]).groupby("seed"):
-            axes.plot(curve.env_steps / 1e6, curve.score, color="0.6", linewidth=1.1)
-        stars = mine.dropna().groupby("level", sort=False).first()
-        stars = stars.sort_values("snapshot_score")
-        stars["kind"] = [str(level).partition("-")[0] for level in stars.index]
-        stars["place"] = stars.groupby("kind").cumcount()
-        alike = stars["kind"].value_counts()
-        for level, star in stars.iterrows():
-            at = (star.snapshot / 1e6, star.snapshot_score)
-            axes.plot(
-                *at, "*", color=LEVEL_COLOURS[star.kind], markersize=8, markeredgecolor="white",
-                markeredgewidth=0.4, zorder=4,
-            )  # fmt: skip
-            if alike[star.kind] > 1:
-                aside = (6, 4 * (star.place - (alike[star.kind] - 1) / 2))
-                axes.annotate(str(level), at, aside, textcoords="offset points", size=6,
-                              va="center", zorder=5, bbox=TEXT_GROUND)  # fmt: skip
+        agents = dict(zip(mine.seed.unique(), itertools.cycle(AGENT_GREYS)))
+        for seed, curve in mine.drop_duplicates(["seed", "env_steps"]).groupby("seed"):
+            axes.plot(curve.env_steps / 1e6, curve.score, color=agents[seed], linewidth=1.1)
+        _levels(axes, mine, agents)
         for value in (0, 100):
             axes.axhline(value, color="0.5", linewidth=0.8, linestyle=":")
-        agents = int(mine.seed.nunique())
-        title = f"{robot}, {agents} agents" if agents > 1 else str(robot)
+        title = f"{robot}, {len(agents)} agents" if len(agents) > 1 else str(robot)
         axes.set(xlabel="steps (million)", title=title)
     for row in grid:
         row[0].set_ylabel("score while training")
-    for name, colour in LEVEL_COLOURS.items():
-        panels[0].plot([], [], "*", color=colour, markersize=9, label=name)
-    made.legend(*panels[0].get_legend_handles_labels(), loc="outside right center",
-                title="taken as")  # fmt: skip
+    stars = [Line2D([], [], color=colour, marker="*", linestyle="", markersize=9, label=name)
+             for name, colour in LEVEL_COLOURS.items()]  # fmt: skip
+    if panels[count:]:
+        panels[-1].legend(handles=stars, loc="center", title="taken as")
+    else:
+        made.legend(handles=stars, loc="outside right center", title="taken as")
     return made
+
+
+def _levels(axes: Axes, mine: pd.DataFrame, agents: Mapping[int, str]) -> None:
+    """A robot's stars. Those of one level stand close together, so their names stand aside, below
+    the curves, each at the end of a line in its agent's grey."""
+    stars = mine.dropna().groupby("level", sort=False).first()
+    stars = stars.sort_values("snapshot_score", ascending=False)
+    stars["kind"] = [str(level).partition("-")[0] for level in stars.index]
+    stars["place"] = stars.groupby("kind").cumcount()
+    alike = stars["kind"].value_counts()
+    for level, star in stars.iterrows():
+        at = (star.snapshot / 1e6, star.snapshot_score)
+        axes.plot(*at, "*", color=LEVEL_COLOURS[star.kind], markersize=8, markeredgecolor="white",
+                  markeredgewidth=0.4, zorder=4)  # fmt: skip
+        if alike[star.kind] > 1:
+            aside = {"arrowstyle": "-", "color": agents[star.seed], "linewidth": 0.8}
+            axes.annotate(str(level), at, (0.52, 0.36 - 0.12 * star.place), size=7.5, va="center",
+                          textcoords="axes fraction", arrowprops=aside)  # fmt: skip
 
 
 def policies_table(robots: Iterable[Robot]) -> pd.DataFrame:
@@ -181,10 +190,13 @@ def differences_table(found: Mapping[str, Dataset]) -> pd.DataFrame:
 # ── what an episode looks like ──────────────────────────────────────────────────────────────────
 
 FRAMES = 4
-GAIT_START, GAIT_EVERY = 100, 15
-"""Of an episode of a thousand steps a gait is shown: from this step on, one frame in so many."""
-FRAME_SIDE = 96
+GAIT_START, GAIT_SECONDS = 100, 0.12
+"""Of an episode of a thousand steps a gait is shown: from this step on, one frame in so long."""
+MOMENTS = {"door": (0.0, 0.2, 0.4, 0.7)}
+"""In seconds: of a task that is done early, what follows would be one picture many times."""
+FRAME_SIDE = 160
 """Pixels: small enough to be committed."""
+STRIPS_A_ROW = 2
 
 
 def film_table(found: Mapping[str, Dataset]) -> pd.DataFrame:
@@ -194,10 +206,7 @@ def film_table(found: Mapping[str, Dataset]) -> pd.DataFrame:
         assert data.simulator_states is not None, f"{name} holds no simulator states"
         length = episodes.lengths_of(data)
         begin, most = int(data.bounds[int(length.argmax()), 0]), int(length.max())
-        steps = np.linspace(0, most - 1, FRAMES).round().astype(int)
-        if data.task.robot.max_episode_steps >= 1000:
-            steps = GAIT_START + GAIT_EVERY * np.arange(FRAMES)
-        steps = steps[steps < most]
+        steps = _filmed(data.task.robot, most)
         states = data.simulator_states[begin + steps].numpy()
         columns = {
             "task": name,
@@ -210,6 +219,18 @@ def film_table(found: Mapping[str, Dataset]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def _filmed(robot: Robot, most: int) -> NDArray[np.int_]:
+    """The steps that are drawn of an episode of ``most``."""
+    if robot.max_episode_steps >= 1000:
+        every = max(1, round(GAIT_SECONDS / robot.step_seconds))
+        steps = GAIT_START + every * np.arange(FRAMES)
+    elif robot.name in MOMENTS:
+        steps = np.rint(np.array(MOMENTS[robot.name]) / robot.step_seconds).astype(int)
+    else:
+        steps = np.linspace(0, most - 1, FRAMES).round().astype(int)
+    return steps[steps < most]
+
+
 @plotting.figure("film_strips")
 def film_strips(table: pd.DataFrame) -> Figure:
     """One episode of each robot, drawn again from the simulator's logged states."""
@@ -219,16 +240,21 @@ def film_strips(table: pd.DataFrame) -> Figure:
         robot = tasks.get(str(name)).robot
         pictures = rendering.frames(robot, states.to_numpy(), size=_frame_size(robot))
         strips.append((str(name), rows.seconds.unique(), pictures))
-    heights = [
-        pictures.images.shape[1] / pictures.images.shape[2] + rendering.LABEL_ROOM
-        for *_, pictures in strips
-    ]
-    size = (2.65, 2.65 / FRAMES * sum(heights) + 0.25 * len(strips) + 0.1)
-    made, panels = plt.subplots(len(strips), 1, figsize=size, height_ratios=heights, squeeze=False)
-    for axes, (name, seconds, pictures) in zip(panels[:, 0], strips, strict=True):
-        last = axes is panels[-1, 0]  # one renderer draws them all
+    columns = min(STRIPS_A_ROW, len(strips))
+    shapes = [pictures.images.shape[1:3] for *_, pictures in strips]
+    shares = [height / width + rendering.LABEL_ROOM for height, width in shapes]
+    heights = [max(shares[i : i + columns]) for i in range(0, len(shares), columns)]
+    size = (4.3 * columns, 4.3 / FRAMES * sum(heights) + 0.25 * len(heights) + 0.1)
+    made, grid = plt.subplots(len(heights), columns, figsize=size, height_ratios=heights,
+                              squeeze=False)  # fmt: skip
+    panels = list(grid.flatten())
+    for axes in panels[len(strips) :]:
+        axes.set_axis_off()
+    for axes, (name, seconds, pictures) in zip(panels, strips, strict=False):
+        last = axes is panels[len(strips) - 1]  # one renderer draws them all
         rendering.film_strip(axes, pictures, [f"{t:.2f} s" for t in seconds], named=last)
-        axes.set_title(name, loc="left", size=8)
+        axes.set_title(name, loc="left", size=9)
+        axes.set_anchor("NW")
     return made
 
 

@@ -22,7 +22,7 @@ from uepo_lib.diffusion import (
     ema_update,
     warmup_cosine,
 )
-from uepo_lib.figures.policy import estimate_table
+from uepo_lib.figures.policy import LEVEL, estimate_table
 from uepo_lib.schedules import Prediction, Schedule
 from uepo_lib.toys import Doors, exact_model, gaussian_output_sd
 
@@ -175,11 +175,8 @@ def prediction_types(table: pd.DataFrame) -> Figure:
         part = table[table.prediction == kind]
         left.semilogy(part.k, part.amplification, color=colour, label=label)
         right.semilogy(part.k, part.rmse, color=colour, label=label)
-    left.set(
-        xlabel="denoising step k (0: least noise)",
-        ylabel="error in $\\hat x_0$ per unit\nof the network's error",
-    )
-    right.set(xlabel="denoising step k (0: least noise)", ylabel=r"RMSE of $\hat x_0$ to the exact")
+    left.set(xlabel=LEVEL, ylabel="error in $\\hat x_0$ per unit\nof the network's error")
+    right.set(xlabel=LEVEL, ylabel="RMSE of $\\hat x_0$ to the exact\n(action units)")
     left.legend(title="predicts")
     return figure
 
@@ -217,6 +214,6 @@ def weight_averaging(table: pd.DataFrame) -> Figure:
         axis.set(xlabel="update", title=f"{rate} learning rate")
     axes[1].sharey(axes[0])
     axes[0].set_ylim(0, None)
-    axes[0].set_ylabel(r"RMSE of $\hat x_0$ to the exact")
+    axes[0].set_ylabel("RMSE of $\\hat x_0$ to the exact\n(action units)")
     axes[0].legend(title="weights")
     return figure

@@ -117,14 +117,19 @@ def _seeded(seed: int) -> torch.Generator:
 
 @plotting.figure("likelihood_ranking")
 def likelihood_ranking(table: pd.DataFrame) -> Figure:
-    """AUC against the size of the perturbation: a panel a task, a colour a judge."""
+    """AUC against the size of the perturbation: a panel a task, a colour a judge. The flow judges
+    one size alone: an open mark, through which another judge's can be seen."""
     tasks = list(dict.fromkeys(table.task))
     figure, axes = plotting.panels(len(tasks), height=3.0)
     noised = table[table.scale.notna()]
     for axis, task in zip(axes, tasks, strict=True):
         for judge, (label, colour) in JUDGES.items():
             part = noised[(noised.task == task) & (noised.judge == judge)]
-            if len(part):
+            if part.scale.nunique() == 1:
+                means = part.groupby("scale").auc.mean()
+                axis.plot(means.index, means, "D", color=colour, markersize=9, zorder=1.5,
+                          markerfacecolor="none", markeredgewidth=1.4, label=label)  # fmt: skip
+            elif len(part):
                 plotting.seed_lines(axis, part, "scale", "auc", colour, label)
         axis.axhline(0.5, color="0.7", linewidth=0.8)
         axis.set_xscale("log", base=2)

@@ -23,9 +23,9 @@ from uepo_lib.stages import Product, Study
 from uepo_lib.statistics import mean_interval
 
 STARTS = {
-    "UEPO": ("π* by AM-Q", plotting.COLOURS["UEPO"]),
-    "median": ("median sub-policy, κ = 0.5", plotting.COLOURS["control"]),
-    "BC": ("Gaussian clone", plotting.COLOURS["BC"]),
+    "UEPO": ("UEPO (π* by AM-Q)", plotting.COLOURS["UEPO"]),
+    "median": ("median (sub-policy, κ = 0.5)", plotting.COLOURS["control"]),
+    "BC": ("BC (Gaussian clone)", plotting.COLOURS["BC"]),
 }
 """What goes online in notebook 07, how it is called, and its colour."""
 CLOSES, HIGH = 20.0, 80.0
@@ -210,12 +210,13 @@ def policy_change(table: pd.DataFrame) -> Figure:
     _paths(right, table, "displacement")
     left.set(
         xlabel="online environment steps",
-        ylabel="KL(start ‖ now), nats a decision\n(a chunk of the chain,\none action of the clone)",
+        ylabel="KL(start ‖ now), nats a decision",
     )
     right.set(
         xlabel="online environment steps",
-        ylabel="noise-free action moved by\n(σ of the starting policy)",
+        ylabel="noise-free action moved by\n(σ of what each start explores)",
     )
+    right.plot([], [], "--", color=STARTS["BC"][1], label="BC's KL: one action, not a chunk")
     right.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

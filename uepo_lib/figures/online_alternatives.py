@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from uepo_lib import plotting
 from uepo_lib.experiments.online_alternatives import TITLES
@@ -18,12 +20,14 @@ COLOURS = {
     "short": plotting.COLOURS["BC"],
     "augmented": plotting.COLOURS["control"],
 }
+GREY = "0.35"
+"""Of all ends: their rows are named."""
 
 
 @plotting.figure("online_alternatives")
 def online_alternatives(table: pd.DataFrame) -> Figure:
     """Chain and initial noise on their way, every seed and the mean; then all ends."""
-    figure, (left, right) = plotting.panels(2, width=3.7, height=3.2)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.4), width_ratios=(1, 1.25))
     for name in ("chain", "noise"):
         part = table[table["name"] == name]
         for _, one in part.groupby("seed"):
@@ -33,13 +37,14 @@ def online_alternatives(table: pd.DataFrame) -> Figure:
                   label=TITLES[name])  # fmt: skip
     left.set(xlabel="online environment steps", ylabel="normalised return,\nnoise-free policy")
     left.legend(loc="lower left", bbox_to_anchor=(0, 1))
+    left.xaxis.set_major_locator(MaxNLocator(4))
     _differences(right, table)
     return figure
 
 
 def _differences(axis: Axes, table: pd.DataFrame) -> None:
-    """The end of every alternative minus that of the chain on its seed, a dot a run; each says on
-    how many seeds it was run, which need not be those of the caption."""
+    """The end of every alternative minus that of the chain on its seed, a dot a run. What was run
+    on fewer seeds than the chain is open."""
     ends = table[table.look == 0]
     chain = ends[ends["name"] == "chain"].set_index("seed").end
     names = [name for name in TITLES if name != "chain" and name in set(ends["name"])]
@@ -47,14 +52,18 @@ def _differences(axis: Axes, table: pd.DataFrame) -> None:
         part = ends[ends["name"] == name]
         values = part.end - part.seed.map(chain)
         spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else np.zeros(1)
-        axis.scatter(values, place + spread, color=COLOURS.get(name, "0.4"), s=18)
+        inside = GREY if len(values) == len(chain) else "white"
+        axis.scatter(values, place + spread, s=26, facecolor=inside, edgecolor=GREY, zorder=3)
     axis.axvline(0, color="0.5", linewidth=0.8)
-    seeds = ends.groupby("name").seed.nunique()
-    counted = {name: f"{seeds[name]} seed{'s' if seeds[name] > 1 else ''}" for name in names}
-    labels = [f"{TITLES[name]}, {counted[name]}" for name in names]
-    axis.set_yticks(range(len(names)), labels[::-1])
-    label = "end, over more episodes\nthan on the left, minus the\nchain's (points of score)"
-    axis.set_xlabel(label, loc="right")
+    axis.set_yticks(range(len(names)), [TITLES[name] for name in reversed(names)], size=8)
+    counts = ends.groupby("name").seed.nunique()[names]
+    for count in sorted(counts.unique(), reverse=True):
+        inside = GREY if count == len(chain) else "white"
+        axis.scatter([], [], s=26, facecolor=inside, edgecolor=GREY,
+                     label=f"run on {count} seed{'s' if count > 1 else ''}")  # fmt: skip
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.set_xlabel("end minus the chain's (points of score)")
 
 
 @plotting.figure("model_looks")

@@ -15,12 +15,15 @@ from torch import Tensor
 from uepo_lib import plotting
 from uepo_lib.datasets import Windows
 from uepo_lib.diffusion import DiffusionModel
+from uepo_lib.figures.data import JOINTS
 from uepo_lib.schedules import NoiseSchedule, alpha_bars
 from uepo_lib.toys import Doors, gaussian_output_sd
 
 MODE_COLOURS = [plotting.COLOURS[name] for name in ("UEPO", "BC", "model", "control")]
 GREY = Line2D([], [], color="0.45", linewidth=0.8, label="in no door's support")
 """A walk of the toy that is at no door, as legends name it."""
+LEVEL = "noise level k (0: least noise)"
+"""Of the axes of k; "denoising steps" are the reverse steps of a chain."""
 
 
 def both(*names: str) -> list[str]:
@@ -162,8 +165,8 @@ def noise_schedule(table: pd.DataFrame) -> Figure:
     for (kind, part), colour in zip(table.groupby("schedule"), colours, strict=False):
         left.plot(part.k, part.alpha_bar, color=colour, label=kind)
         right.semilogy(part.k, part.alpha_bar / (1 - part.alpha_bar), color=colour, label=kind)
-    left.set(xlabel="denoising step k", ylabel=r"$\bar\alpha_k$, share of signal power")
-    right.set(xlabel="denoising step k", ylabel=r"$\bar\alpha_k / (1 - \bar\alpha_k)$")
+    left.set(xlabel=LEVEL, ylabel=r"$\bar\alpha_k$, share of signal power")
+    right.set(xlabel=LEVEL, ylabel=r"signal-to-noise, $\bar\alpha_k / (1 - \bar\alpha_k)$")
     left.legend()
     return figure
 
@@ -205,9 +208,7 @@ def toy_training(table: pd.DataFrame) -> Figure:
     for what, (colour, line) in styles.items():
         part = table[table.what == what]
         axis.plot(part.k, part.rmse, line, color=colour, label=what)
-    axis.set(
-        xlabel="denoising step k (0: least noise)", ylabel=r"RMSE of $\hat x_0$ (action units)"
-    )
+    axis.set(xlabel=LEVEL, ylabel=r"RMSE of $\hat x_0$ (action units)")
     axis.legend()
     return figure
 
@@ -224,7 +225,7 @@ def diffusion_training(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("action_sequences")
 def action_sequences(table: pd.DataFrame) -> Figure:
-    """Rows are joints, columns are logged states; many samples around one logged sequence."""
+    """Rows are Hopper's joints, columns logged states; many samples around one logged sequence."""
     joints, windows = sorted(table.joint.unique()), sorted(table.window.unique())
     figure, grid = plt.subplots(
         len(joints), len(windows), figsize=(2.3 * len(windows), 1.6 * len(joints)),
@@ -246,7 +247,8 @@ def action_sequences(table: pd.DataFrame) -> Figure:
     for axis, window in zip(grid[0], windows, strict=True):
         axis.set_title(f"state {window + 1}")
     for row, joint in zip(grid, joints, strict=True):
-        row[0].set_ylabel(f"action {joint + 1}")
+        row[0].set_ylabel(JOINTS[joint])
+    figure.supylabel("action (share of full torque)", size=9)
     for axis in grid[-1]:
         axis.set_xlabel("control step")
     grid[0][0].set_ylim(-1.15, 1.15)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from scipy import stats
 
 from uepo_lib import plotting
@@ -21,11 +24,9 @@ from uepo_lib.values import Critic
 SCORES = {
     "published": ("published mean", "mean Q before the end"),
     "dead_zero": ("0 after the end (default)", "mean Q, 0 after the end"),
-    "model_return": ("return in T̂", r"$\sum_k \gamma^k \hat r_k + \gamma^H V$"),
+    "model_return": ("return in T̂", r"$\Sigma_k \gamma^k \hat r_k + \gamma^H V$"),
 }
 """The scores by their names in the library: how figures call them, and what they are."""
-KAPPA_COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
-MARKERS = "osD^v<>"
 
 
 def expectile(values: Sequence[float], tau: float) -> float:
@@ -218,26 +219,48 @@ def critic_values(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("selection")
 def selection(table: pd.DataFrame) -> Figure:
-    """True return against each of the three scores; colour is κ, marker is the seed."""
-    figure, axes = plotting.panels(len(SCORES), width=3.1, height=3.0)
+    """True return against the rank that each score gives a candidate, a row a seed; colour is κ.
+
+    Ranks and not scores, for what is claimed is a correlation of ranks within a seed: a few low
+    scores, and seeds whose scores differ in height, would hide it.
+    """
     kappas, seeds = sorted(table.kappa.unique()), sorted(table.seed.unique())
-    for axis, (name, (title, label)) in zip(axes, SCORES.items(), strict=True):
-        for (kappa, seed), part in table.groupby(["kappa", "seed"]):
-            colour = KAPPA_COLOURS[kappas.index(kappa) % len(KAPPA_COLOURS)]
-            marker = MARKERS[seeds.index(seed) % len(MARKERS)]
-            axis.scatter(part[name], part["return"], s=16, color=colour, marker=marker, alpha=0.8)
-        chosen = table[table.chosen]
-        axis.scatter(chosen[name], chosen["return"], s=90, facecolors="none", edgecolors="k")
-        axis.set(title=title, xlabel=label)
-    axes[0].set_ylabel("true return (undiscounted)")
-    last = axes[-1]
-    for kappa, colour in zip(kappas, KAPPA_COLOURS, strict=False):
-        last.plot([], [], "o", color=colour, label=f"κ = {kappa:g}")
-    for seed, marker in zip(seeds, MARKERS, strict=False):
-        last.plot([], [], marker, color="0.5", label=f"seed {seed}")
-    last.plot([], [], "o", markersize=9, color="none", markeredgecolor="k", label="chosen")
-    last.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    colours = dict(zip(kappas, _ordered(len(kappas)), strict=True))
+    figure, grid = plt.subplots(len(seeds), len(SCORES), figsize=(8.6, 1.5 * len(seeds) + 1.2),
+                                sharex=True, sharey=True, squeeze=False)  # fmt: skip
+    for row, (seed, part) in zip(grid, table.groupby("seed"), strict=True):
+        for axis, name in zip(row, SCORES, strict=True):
+            _ranked(axis, part, name, colours)
+        row[0].set_ylabel(f"seed {seed}")
+    for axis, (title, label) in zip(grid[0], SCORES.values(), strict=True):
+        axis.set_title(f"{title}\n{label}", loc="left", size=8.5)
+    figure.supxlabel("rank of the candidate by the score, within its seed (the last is the best)",
+                     size=9)  # fmt: skip
+    figure.supylabel("true return (undiscounted)", size=9)
+    marks = [Line2D([], [], color=colour, marker="o", linestyle="", label=f"κ = {kappa:g}")
+             for kappa, colour in colours.items()]  # fmt: skip
+    marks.append(Line2D([], [], color="none", marker="o", markersize=9, markeredgecolor="k",
+                        label="chosen"))  # fmt: skip
+    figure.legend(handles=marks, loc="outside upper center", ncols=len(marks))
     return figure
+
+
+def _ordered(count: int) -> list[tuple[float, float, float]]:
+    """As many colours from dark to bright: κ is a quantity."""
+    return [plt.get_cmap("viridis")(place)[:3] for place in np.linspace(0, 0.92, count)]
+
+
+def _ranked(
+    axis: Axes, part: pd.DataFrame, name: str, colours: Mapping[float, tuple[float, float, float]]
+) -> None:
+    """One seed's candidates in the order of score ``name``, and how well it ranks them."""
+    rank = part[name].rank()
+    axis.scatter(rank, part["return"], s=18, color=[colours[kappa] for kappa in part.kappa],
+                 linewidth=0, zorder=3)  # fmt: skip
+    axis.scatter(rank[part.chosen], part["return"][part.chosen], s=85, facecolors="none",
+                 edgecolors="k", zorder=4)  # fmt: skip
+    rho = float(stats.spearmanr(part[name], part["return"]).statistic)
+    axis.set_title(f"ρ = {rho:+.2f}".replace("-", "−"), loc="right", size=8.5)
 
 
 @plotting.figure("selection_regret")

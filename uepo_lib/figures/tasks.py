@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -82,7 +83,8 @@ def dataset_returns(table: pd.DataFrame) -> Figure:
         row[0].set_title(str(robot), loc="left")
         row[1].set_yticklabels([])
     grid[-1, 0].set_xlabel("normalised score of whole episodes; the mark is their mean")
-    grid[-1, 1].set_xlabel("length of episodes (steps)\neach row is scaled to its tallest bin")
+    grid[-1, 1].set_xlabel("length of episodes (steps)")
+    made.supxlabel("each row of either column is scaled to its tallest bin", size=8)
     ends = [Patch(color=colour, label=end) for end, colour in END_COLOURS.items()]
     grid[0, 1].legend(handles=ends, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)
     return made
@@ -114,6 +116,9 @@ def _ridges(axes: Axes, mine: pd.DataFrame, robot: str) -> None:
 # ── coverage ────────────────────────────────────────────────────────────────────────────────────
 
 COLUMNS = 4
+SHARES = LogNorm(1e-5, 0.3, clip=True)
+"""From one step of a hundred thousand to a third of them: a dataset that is in several figures has
+the same colours in each."""
 
 
 @plotting.figure("dataset_coverage")
@@ -142,23 +147,33 @@ def _planes(table: pd.DataFrame, rows: Sequence[Sequence[str]]) -> Figure:
     width = max(len(row) for row in rows)
     made, grid = plt.subplots(len(rows), width, figsize=(2.5 * width, 2.1 * len(rows) + 0.4),
                               squeeze=False)  # fmt: skip
-    share = table.steps / table.groupby("task").steps.transform("sum")
-    table = table.assign(share=share)
-    norm = LogNorm(share.min(), share.max())
+    table = table.assign(share=table.steps / table.groupby("task").steps.transform("sum"))
     for cells, names in zip(grid, rows, strict=True):
         for axes in cells[len(names) :]:
             axes.set_axis_off()
         mine = table[table.robot == tasks.get(names[0]).robot.name]
         plane = visits.plane_of(tasks.get(names[0]).robot)
         for axes, name in zip(cells, names, strict=False):
-            mesh = _squares(axes, table[table.task == name], norm)
+            _squares(axes, table[table.task == name])
             axes.set(xlabel=plane.across, xlim=_span(mine.x, mine.width),
                      ylim=_span(mine.y, mine.height))  # fmt: skip
             axes.set_title(_title(table[table.task == name]), size=9)
             axes.grid(False)
+            if plane.turns:
+                axes.set_xticks([0, np.pi / 2, np.pi], ["0", "π/2", "π"])
         cells[0].set_ylabel(plane.up)
-    made.colorbar(mesh, ax=grid, label="share of steps", shrink=0.8 / len(rows) ** 0.5, pad=0.02)
+    _key(made, grid, [axes for axes in grid.flat if not axes.axison])
     return made
+
+
+def _key(made: Figure, grid: NDArray[Any], free: Sequence[Axes]) -> None:
+    """What the colours say, in a free cell where there is one."""
+    colours = ScalarMappable(SHARES, "mako_r")
+    if free:
+        place = free[0].inset_axes((0.1, 0.6, 0.85, 0.08))
+        made.colorbar(colours, cax=place, orientation="horizontal", label="share of steps")
+    else:
+        made.colorbar(colours, ax=grid, label="share of steps", pad=0.02)
 
 
 def _title(part: pd.DataFrame) -> str:
@@ -170,7 +185,7 @@ def _span(middle: pd.Series, side: pd.Series) -> tuple[float, float]:
     return float((middle - side / 2).min()), float((middle + side / 2).max())
 
 
-def _squares(axes: Axes, part: pd.DataFrame, norm: LogNorm) -> Any:
+def _squares(axes: Axes, part: pd.DataFrame) -> None:
     """An image of the visited squares; the others stay empty."""
     width, height = part.width.iloc[0], part.height.iloc[0]
     column = ((part.x - part.x.min()) / width).round().astype(int)
@@ -178,5 +193,5 @@ def _squares(axes: Axes, part: pd.DataFrame, norm: LogNorm) -> Any:
     image = np.full((row.max() + 1, column.max() + 1), np.nan)
     image[row, column] = part.share
     extent = (*_span(part.x, part.width), *_span(part.y, part.height))
-    return axes.imshow(image, cmap="mako_r", norm=norm, origin="lower", aspect="auto",
-                       extent=extent, interpolation="nearest")  # fmt: skip
+    axes.imshow(image, cmap="mako_r", norm=SHARES, origin="lower", aspect="auto", extent=extent,
+                interpolation="nearest")  # fmt: skip
