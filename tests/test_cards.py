@@ -91,9 +91,9 @@ def test_noise_is_that_of_the_recipes_parts() -> None:
     policy = {"level": "medium", "noise": None, "action_noise": [0.2, 0.4]}
     fixed = {"level": "expert", "noise": 0.1, "action_noise": 0.1}
     controller = {"level": "controller", "noise": 0.1, "controller": {}}
-    assert cards.noise_of({"parts": [policy, fixed]}) == "medium 0.30; expert 0.10"
-    assert cards.noise_of({"parts": [controller]}) == "controller 0.10"
-    assert cards.noise_of({"parts": [fixed, policy] * 2}) == "4 parts, 0.10 to 0.30"
+    assert cards.noise_of([policy, fixed]) == "medium 0.30; expert 0.10"
+    assert cards.noise_of([controller]) == "controller 0.10"
+    assert cards.noise_of([fixed, policy] * 2) == "4 parts, 0.10 to 0.30"
 
 
 def test_steps_belong_to_parts_as_they_were_collected() -> None:
@@ -134,6 +134,15 @@ def test_every_part_is_asked_for_its_own_steps(tmp_path: Path) -> None:
     wrong = cards.mean_actions(replace(data, metadata={"recipe": swapped}), steps)
     assert right is not None and wrong is not None
     assert (data.actions - right).square().mean() < 0.5 * (data.actions - wrong).square().mean()
+
+
+def test_data_from_elsewhere_have_a_card() -> None:
+    """An imported file, and one of one's own, have a recipe that names no policy."""
+    recipe = {"seed": 0, "num_steps": 10, "env_id": "Hopper-v5"}
+    data = hand_made([4, 6], [1.0, 1.0], metadata={"recipe": recipe})
+    assert cards.mean_actions(data, torch.arange(3)) is None
+    assert math.isnan(cards.noise_share(data))
+    assert cards.noise_of(None) == "not known"
 
 
 def test_a_controllers_mean_is_not_known() -> None:

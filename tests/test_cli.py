@@ -506,3 +506,7 @@ def test_what_cannot_be_got_is_said_in_one_line(
 def test_a_remote_task_that_is_not_there_says_how_to_get_it(uepo: Command) -> None:
     code, _, err = uepo("run", "bc", "--task", "pen-human@minari", "--profile", "tiny")
     assert code == 2 and "SOURCE=minari TASK=pen-human" in err and err.count("\n") == 1
+    code, _, err = uepo("data", "--task", "pen-human@minari", "--profile", "tiny")
+    assert code == 2 and "SOURCE=minari TASK=pen-human" in err and err.count("\n") == 1
+    code, _, err = uepo("data", "--task", "hopper-medium@d4rl", "--profile", "tiny")
+    assert code == 2 and "import-d4rl FILE --task hopper-medium" in err and err.count("\n") == 1

@@ -155,3 +155,20 @@ def test_a_million_transitions_are_served_quickly(tmp_path: Path) -> None:
     assert data.states.dtype == torch.float32
     assert seconds < 2
     assert process.memory_info().rss - before < 3 * size
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda made: made[1].infos.pop("qpos"), "simulator_states in 2 of 3 episodes"),
+        (lambda made: made[1].infos.pop("route"), "route in 2 of 3 episodes"),
+        (lambda made: made[2].infos.update(qvel=np.zeros((4, 6))), r"infos\['qvel'\]=4: must be 5"),
+    ],
+)
+def test_what_would_belong_to_other_steps_is_refused(spoil: Any, said: str, tmp_path: Path) -> None:
+    made = trajectories([5, 3, 4])
+    spoil(made)
+    storage.write_dataset(TASK, made, tmp_path, metadata={}, algorithm="none")
+    with pytest.raises(UsageError, match=said) as caught:
+        loading.load(TASK, tmp_path)
+    assert "\n" not in str(caught.value)

@@ -148,6 +148,8 @@ def test_too_few_episodes_give_no_estimate_and_no_recipe_no_knowledge() -> None:
     assert modes.modes(few) == modes.Modes(modes.ENOUGH - 1, None, "nothing", None, None)
     enough = hand_made([6] * modes.ENOUGH, [1.0] * modes.ENOUGH)
     assert modes.modes(enough) == modes.Modes(modes.ENOUGH, None, "nothing", 1, None)
+    imported = replace(enough, metadata={"recipe": {"sha256": "of the file"}})
+    assert modes.known(imported) == (None, "nothing")
 
 
 def test_a_recipe_labels_episodes_by_policy() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sb3_contrib import TQC
 
-from uepo_lib import offpolicy
+from uepo_lib import facts, offpolicy
 from uepo_lib.behaviors import read_behaviour, write_behaviour
 from uepo_lib.errors import UsageError
 from uepo_lib.locomotion import HOPPER
@@ -71,6 +72,27 @@ def test_it_goes_on_from_what_is_there(folder: Path, tmp_path: Path) -> None:
     assert [int(row[0]) for row in facts_of(tmp_path, more, 0)["training_curve"]] == [150, 300, 450]
     before = (folder / "00000300.safetensors").read_bytes()
     assert (tmp_path / "00000300.safetensors").read_bytes() == before
+
+
+def test_a_kill_before_the_agent_is_kept_leaves_one_row_a_snapshot(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    more = TQCConfig(**{**vars(SMALL), "num_env_steps": 450})
+    replace = facts.replace_file
+
+    def killed(path: Path, write: Any) -> None:
+        if path.name == "agent.zip":
+            raise KeyboardInterrupt
+        replace(path, write)
+
+    monkeypatch.setattr(facts, "replace_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_tqc(HOPPER, more, 0, tmp_path)
+    monkeypatch.undo()
+    train_tqc(HOPPER, more, 0, tmp_path)
+    assert [int(row[0]) for row in facts_of(tmp_path, more, 0)["training_curve"]] == [150, 300, 450]
 
 
 def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

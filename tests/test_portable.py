@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from uepo_lib import denoisers, portable, tasks
+from uepo_lib.chain import ChainActor
 from uepo_lib.datasets import Dataset, Normaliser
 from uepo_lib.denoisers import DenoiserConfig
 from uepo_lib.diffusion import DiffusionConfig, build_diffusion
@@ -162,6 +163,13 @@ def test_what_cannot_be_saved_alone(tmp_path: Path) -> None:
         save_policy(tmp_path / "a", sub_policies(DATA), DATA)
     assert not list(tmp_path.iterdir())
     save_policy(tmp_path / "a", guided.select(1), DATA)
+
+
+def test_another_policy_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    improved: Any = ChainActor(sub_policies(DATA).select(0))
+    with pytest.raises(UsageError, match="policy='ChainActor'"):
+        save_policy(tmp_path / "a", improved, DATA)
+    assert not list(tmp_path.iterdir())
 
 
 def refused(path: Path) -> str:

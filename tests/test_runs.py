@@ -384,6 +384,19 @@ def test_what_lost_what_its_checkpoint_counts_on_starts_over(
     with pytest.raises(Interrupted):  # as it begins at the first step
         store.get_or_train(SPEC, recipe)
     assert f"{SPEC.id}: {path.name} cut short; starting over" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_lost_its_end_is_started_over(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe: Any = interrupted_at(checkpoint=4, last=7)
+    with pytest.raises(Interrupted):
+        store.get_or_train(SPEC, recipe)
+    path = store.partial(SPEC.id) / "checkpoint.pt"
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(Interrupted):  # as it begins at the first step
+        store.get_or_train(SPEC, recipe)
+    assert f"{SPEC.id}: checkpoint.pt is not readable; starting over" in capsys.readouterr().out
     run = store.get_or_train(SPEC, recipe)
     assert run.metrics["step"].tolist() == list(range(1, 10))
     assert run.record["resumes"] == 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import own_environment
 import pandas as pd
 import pytest
 import torch
@@ -32,6 +33,7 @@ from uepo_lib.tasks import Task
 WALKS = {
     "Walk-v0": {}, "Stroll-v0": {}, "Unlimited-v0": {"max_episode_steps": None},
     "Wide-v0": {"limit": 2.0}, "Forgetful-v0": {"entry_point": "own_environment:Forgetful"},
+    "Nameless-v0": {"entry_point": own_environment.Walk},
 }  # fmt: skip
 
 
@@ -90,6 +92,7 @@ def test_sizes_are_read_from_the_environment() -> None:
         ({"max_episode_steps": 0}, "max_episode_steps=0"),
         ({"env_id": "Wide-v0"}, "RescaleAction"),
         ({"env_id": "Forgetful-v0"}, "set_state"),
+        ({"env_id": "Nameless-v0"}, "entry_point='Walk'.*module:Class"),
         ({"env_options": {"size": 0}}, "vector"),
         ({"wrapper": lambda env: gymnasium.wrappers.ReshapeObservation(env, (2, 1))}, "vector"),
     ],

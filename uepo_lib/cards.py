@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from uepo_lib import behaviors, episodes, modes, visits
 from uepo_lib.datasets import Dataset
-from uepo_lib.recipes import CONTROLLER, part_of_steps
+from uepo_lib.recipes import CONTROLLER, part_of_steps, parts_of
 from uepo_lib.tasks import Task
 
 LOOKED_AT = 5_000
@@ -83,20 +83,19 @@ def card(data: Dataset, squares: float) -> Card:
         length_mean=round(float(whole.length.mean()), 1),
         length_min=float(whole.length.min()), length_max=float(whole.length.max()),
         terminated=float(ends.get("terminated", 0)), time_limit=float(ends.get("time limit", 0)),
-        cut=float(ends.get("cut", 0)), noise=noise_of(data.metadata.get("recipe")),
+        cut=float(ends.get("cut", 0)), noise=noise_of(parts_of(data.metadata)),
         noise_share=noise_share(data), clipped=float((data.actions.abs() >= 1).float().mean()),
         squares=round(squares, 1), modes_known=counted.known, labelled_by=counted.labelled_by,
         modes_estimated=counted.estimated, agreement=counted.agreement,
     )  # fmt: skip
 
 
-def noise_of(recipe: Mapping[str, Any] | None) -> str:
+def noise_of(parts: Sequence[Mapping[str, Any]] | None) -> str:
     """The noise of each part: ``medium 0.55; expert 0.31``; the range where there are many."""
-    if recipe is None:
+    if parts is None:
         return "not known"
     sds = [
-        (part["level"], float(np.mean(part.get("action_noise", part["noise"]))))
-        for part in recipe["parts"]
+        (part["level"], float(np.mean(part.get("action_noise", part["noise"])))) for part in parts
     ]
     if len(sds) <= SHOWN_PARTS:
         return "; ".join(f"{level} {sd:.2f}" for level, sd in sds)
@@ -109,13 +108,13 @@ def mean_actions(data: Dataset, steps: Tensor) -> Tensor | None:
 
     None where no committed policy made the data.
     """
-    recipe = data.metadata.get("recipe")
-    if recipe is None or any(part["level"] == CONTROLLER for part in recipe["parts"]):
+    parts = parts_of(data.metadata)
+    if parts is None or any(part["level"] == CONTROLLER for part in parts):
         return None
     raw = data.normaliser.inverse(data.states[steps])
-    made_by = torch.from_numpy(part_of_steps(recipe))[steps]
+    made_by = torch.from_numpy(part_of_steps(data.metadata["recipe"]))[steps]
     means = torch.empty_like(data.actions[steps])
-    for number, part in enumerate(recipe["parts"]):
+    for number, part in enumerate(parts):
         chosen = made_by == number
         policy = behaviors.load_behaviour(data.task.robot, part["level"])
         means[chosen] = policy.mean_action(raw[chosen]).clamp(-1, 1)

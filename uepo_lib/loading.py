@@ -181,6 +181,12 @@ def read(task: Task, source: Path) -> tuple[Arrays, dict[str, Any]]:
         total += steps
         for name, values in _episode_arrays(task.robot, episode).items():
             columns.setdefault(name, []).append(values)
+    for name, parts in columns.items():
+        if len(parts) < len(bounds):  # the rows after a gap would belong to other steps
+            raise UsageError(
+                f"{task.dataset_id}: {name} in {len(parts)} of {len(bounds)} episodes: log what it "
+                "is made of in the infos of all of them or of none"
+            )
     arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
     _validate(task, arrays)
     metadata = json.loads((source / "metadata.json").read_text(encoding="utf-8"))
@@ -198,10 +204,13 @@ def _episode_arrays(robot: Robot, episode: Any) -> Arrays:
         "truncated": np.asarray(episode.truncations),
     }
     infos = episode.infos or {}
-    logged = [infos[name] for name in ("qpos", "qvel", "scene") if name in infos]
+    logged = {name: infos[name] for name in ("qpos", "qvel", "scene") if name in infos}
     complete = len(logged) == (3 if robot.scene.size else 2)
     if complete:
-        arrays["simulator_states"] = np.concatenate(logged, axis=-1)[:-1]
+        for name, values in logged.items():
+            valid = f"{len(observations)}: the reset and every step"
+            check(len(values) == len(observations), f"infos[{name!r}]", len(values), valid)
+        arrays["simulator_states"] = np.concatenate(list(logged.values()), axis=-1)[:-1]
     arrays |= {name: np.asarray(infos[name])[:1] for name in LABELS if name in infos}
     return arrays
 

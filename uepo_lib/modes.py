@@ -25,7 +25,7 @@ from scipy.stats.contingency import crosstab
 
 from uepo_lib import episodes
 from uepo_lib.datasets import Dataset
-from uepo_lib.recipes import part_of_steps
+from uepo_lib.recipes import part_of_steps, parts_of
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -101,7 +101,7 @@ def known(data: Dataset) -> tuple[Labels | None, str]:
     """(episodes,) integers and what they number; (None, "nothing") for data from elsewhere."""
     for name, labels in data.labels.items():
         return labels.numpy(), name
-    if "recipe" in data.metadata:
+    if parts_of(data.metadata) is not None:
         return part_of_steps(data.metadata["recipe"])[data.bounds[:, 0].numpy()], "policy"
     return None, "nothing"
 

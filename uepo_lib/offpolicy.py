@@ -57,11 +57,30 @@ def train_tqc(robot: Robot, config: TQCConfig, seed: int, folder: Path) -> None:
         minutes += (time.monotonic() - started) / 60
         returns = [e["r"] for e in list(agent.ep_info_buffer)[-(agent._episode_num - known) :]]
         save_file(actor_tensors(agent), folder / f"{agent.num_timesteps:08d}.safetensors", SHAPE)
-        with (folder / "curve.csv").open("a", newline="") as file:
-            row = [agent.num_timesteps, round(float(np.mean(returns)), 1), round(minutes, 2)]
-            csv.writer(file).writerow(row)
-        agent.save_replay_buffer(folder / "buffer.pkl")
-        agent.save(folder / "agent.zip")
+        row = (agent.num_timesteps, round(float(np.mean(returns)), 1), round(minutes, 2))
+        _keep(agent, folder, row)
+
+
+def _keep(agent: Any, folder: Path, row: tuple[int, float, float]) -> None:
+    """Buffer, curve and agent, each whole or as it was; the agent last, since it says how far the
+    training is: what a kill left beyond it is written again."""
+
+    def write_curve(path: Path) -> None:
+        kept = [known for known in _rows(folder) if int(known.split(",")[0]) < row[0]]
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([*(known.split(",") for known in kept), row])
+
+    def write_buffer(path: Path) -> None:
+        with path.open("wb") as file:  # a path would get a suffix of its own
+            agent.save_replay_buffer(file)
+
+    def write_agent(path: Path) -> None:
+        with path.open("wb") as file:
+            agent.save(file)
+
+    facts.replace_file(folder / "buffer.pkl", write_buffer)
+    facts.replace_file(folder / "curve.csv", write_curve)
+    facts.replace_file(folder / "agent.zip", write_agent)
 
 
 def _open(robot: Robot, config: TQCConfig, seed: int, folder: Path) -> Any:

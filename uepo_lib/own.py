@@ -106,6 +106,7 @@ def robot(
     }  # fmt: skip
     env = Robot(**common, **sizes).make()
     try:
+        _check_entry_point(env)
         kind, base = _kind(env), env.unwrapped
         sizes["state_dim"] = _vector(env.observation_space, "observation")
         sizes["action_dim"] = _vector(env.action_space, "action")
@@ -120,6 +121,16 @@ def robot(
     finally:
         env.close()
     return kind(**common, **sizes)
+
+
+def _check_entry_point(env: Env) -> None:
+    """Minari keeps how an environment is made as text: asked before an episode is played."""
+    point = None if env.spec is None else env.spec.entry_point
+    if callable(point):
+        raise UsageError(
+            f"entry_point={getattr(point, '__name__', point)!r}: a dataset cannot name it; "
+            "register the environment with text, 'module:Class'"
+        )
 
 
 def _kind(env: Env) -> type[Robot]:

@@ -43,8 +43,11 @@ def save_policy(path: str | Path, policy: SubPolicies, dataset: Dataset) -> Path
 
     Raises:
         UsageError: more than one sub-policy, or a guided one: it is a function of the state only
-            among its n − 1 neighbours (A3); ``select(i)`` gives one of a set, unguided.
+            among its n − 1 neighbours (A3); ``select(i)`` gives one of a set, unguided. Any other
+            policy, one that PPO has improved included: its chain needs two networks.
     """
+    plain = type(policy) is SubPolicies  # a subclass has tensors that the file has no place for
+    check(plain, "policy", type(policy).__name__, "SubPolicies, as the offline phase left them")
     if policy.guidance is not None:
         raise UsageError(
             f"policy: guided, needs its {policy.n - 1} neighbours and cannot be saved alone; "

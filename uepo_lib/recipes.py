@@ -86,6 +86,15 @@ def recipe_for(task: Task, num_transitions: int) -> Recipe:
     return Recipe(parts, num_transitions, seed=SEEDS.get(kind, 0))
 
 
+def parts_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Who made the steps of a dataset, in order; None if it was not collected by :class:`Recipe`.
+
+    An imported file and one of ``own.collect`` have a recipe as well, which names no policy.
+    """
+    parts: list[dict[str, Any]] | None = metadata.get("recipe", {}).get("parts")
+    return parts
+
+
 def part_of_steps(record: Mapping[str, Any]) -> NDArray[np.int64]:
     """Which part of a recipe made each step of its dataset, (N,); ``record`` as it was stored."""
     steps = [round(record["num_transitions"] * part["share"]) for part in record["parts"]]

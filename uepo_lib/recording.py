@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pandas as pd
@@ -186,9 +187,7 @@ class Recording:
         a run that built on others is not gone on with.
         """
         path = self.folder / CHECKPOINT
-        saved = None
-        if path.is_file():
-            saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = self._read_checkpoint(path) if path.is_file() else None
         if saved and (lost := self._lost(saved["sizes"])):
             print(f"{self._name}: {', '.join(lost)} cut short; starting over", flush=True)
             saved = None
@@ -206,6 +205,15 @@ class Recording:
         self._progress = {**saved["progress"], "resumes": saved["progress"]["resumes"] + 1}
         self._checkpoint = saved
         self.resumed_at = saved["step"]
+
+    def _read_checkpoint(self, path: Path) -> dict[str, Any] | None:
+        """What ``path`` holds; None, said in a line, where a disk has lost part of it."""
+        try:
+            saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, UnpicklingError):
+            print(f"{self._name}: {CHECKPOINT} is not readable; starting over", flush=True)
+            return None
+        return saved
 
     @property
     def _name(self) -> str:

@@ -304,11 +304,17 @@ def _recipe(task: Task, profile: str) -> recipes.Recipe:
 
 
 def load_all(names: Sequence[str], profile: str, workers: int | None = None) -> None:
-    """Collect several datasets side by side, by default one a core; those that are there stay."""
+    """Collect several datasets side by side, by default one a core; those that are there stay.
+
+    ``UsageError`` before anything is collected if one that is not there cannot be.
+    """
     chosen = [tasks.get(name) for name in names]
     missing = [t for t in chosen if not (loading.home(t, profile) / t.dataset_id).exists()]
-    for task in missing:  # a policy that is not there is said at once
-        collection.full_recipe(task, _recipe(task, profile))
+    for task in missing:
+        if task.source == "local":
+            collection.full_recipe(task, _recipe(task, profile))  # is every policy there?
+        else:
+            load_data(task.name, profile)  # it is not there: says how to get it
     jobs: list[sweep.Job] = [(_collect, (task.name, profile)) for task in missing]
     if jobs:
         sweep.run_all(jobs, workers or sweep.cores(), name="datasets")
