@@ -172,9 +172,9 @@ here.draw("overview", overview_table(), task="the method", seeds=[])
 # | profile | what it is for | how long, all notebooks, with nothing beside them |
 # |---|---|---|
 # | `smoke` | every line of code runs; its numbers mean nothing | minutes, two cores |
-# | `laptop` | the default; what these pages show | two to three hours, two cores |
+# | `laptop` | the default; what these pages show | some two hours, estimated, on two cores; three and a quarter on two slow ones |
 # | `full` | more data, more updates, five seeds | some 90 core-hours, estimated |
-# | `paper` | the published sizes | a GPU |
+# | `paper` | the published sizes | thousands of core-hours, estimated; never run here |
 #
 # The sizes are equal for all methods. Those of `laptop` were cut once more after settings had been
 # tuned and results seen, for time alone. The last column holds what was published; where the UEPO
@@ -200,7 +200,7 @@ versions = pd.DataFrame({"installed": facts.versions()})
 versions["pinned"] = [pinned.get(name, "") for name in versions.index]
 bare = versions.installed.str.partition("+")[0]  # "+cpu" names a build, not a version
 others = versions.index[bare != versions.pinned].tolist()
-print(f"Python {platform.python_version()}, device {here.device}")
+print(f"Python {platform.python_version()}")
 print(f"other than pinned: {', '.join(others) or 'none'}")
 versions
 

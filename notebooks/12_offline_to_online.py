@@ -48,6 +48,7 @@ from uepo_lib import notebook, profiles, settings
 from uepo_lib.experiments import comparison_expected, three_datasets
 from uepo_lib.experiments import comparison_selection as knows
 from uepo_lib.experiments import comparison_stability as stable
+from uepo_lib.experiments import comparison_told as tells
 from uepo_lib.experiments import comparison_verdict as says
 from uepo_lib.experiments import offline_to_online as e3
 from uepo_lib.experiments.online_summary import expert_level
@@ -145,7 +146,7 @@ lines = [
     f"- {name}: "
     + ", ".join(
         f"{NAMES[row]} {mean[name, row, 'offline']:.0f} → {mean[name, row, 'final']:.0f}"
-        for row in ("uepo", "uni_o4", "bc")
+        for row in ("uepo", "uni_o4", "iql", "bc")
     )
     for name in everything["task"].unique()
 ]
@@ -219,17 +220,24 @@ four.pivot(index=["task", "policy"], columns="offline phase", values=["offline",
 # diffusion policy executes chunks and a Gaussian single actions, AM-Q chooses among more
 # candidates, in $\hat T$ of $D$ and $D_\mathrm{diff}$ instead of
 # $\hat T_\mathrm{init}$, and each class has the online settings that were tuned for it.
+# *UEPO over IQL* and *over BC* are no equal rows: they set it beside what costs less.
 # *Privileged, equal steps* is the row whose $D_\mathrm{diff}$ comes from the simulator, beside
 # Uni-O4 with as many more online steps.
 #
-# Intervals are over seeds: in this table by stratified bootstrap, in the paper's claims below by
-# Student's t. `gain` is the difference of interquartile means over tasks and seeds, and the verdict
-# is about it. Where the tasks of a row differ in level, the quarters that are cut off are mostly
-# runs of its lowest and its highest task, so its middle task weighs most; that need not be the same
-# task in both rows.
+# `gain` is the difference of interquartile means over tasks and seeds. Where the tasks of a row
+# differ in level, the quarters that are cut off are mostly runs of its lowest and its highest task,
+# so its middle task weighs most; that need not be the same task in both rows, and then the
+# difference compares two tasks.
 # `paired` counts every task alike: the mean over tasks of the gains on the same seed.
 # `probability` is that of a run of the first beating one of the second. Where there are others,
 # each stands without the task on which settings were chosen too, Hopper-medium.
+#
+# Intervals are over seeds. `low` to `high` and `paired_low` to `paired_high` are stratified
+# bootstraps. **A bootstrap of three seeds is too narrow**, as it draws the same three again and
+# again (a simulation in `tests/test_statistics.py` counts how often it misses): read `t_low` to
+# `t_high`, Student's t of `paired`, as in the paper's claims below. A verdict needs all three
+# intervals to give it, and is *inconclusive* where the mean of the other tasks has the opposite
+# sign.
 
 # %%
 gained = says.gains(scores, online, says.PAIRS)
@@ -255,15 +263,24 @@ for family, claimed in says.CLAIMED.items():
 Markdown("\n".join(["**UEPO over Uni-O4, relative to Uni-O4's total**", "", *lines]))
 
 # %%
+known = knows.judged(found["selection"])
 beside = next(iter(studies.values()))
-comes_with = says.comes_with(
+comes_with = tells.comes_with(
     len(pairs(here.budget.num_subpolicies, UEPOConfig().kappas)),
     beside.config("ensemble").num_members, ACTION_HORIZON, beside.config("gaussian").action_horizon,
 )  # fmt: skip
 Markdown(
-    f"**Whose lead is it?** Means of paired gains:\n\n{says.lead_told(headline)}\n\n"
+    f"**Whose lead is it?** Means of paired gains:\n\n{tells.lead_told(headline, known)}\n\n"
     f"What is left in the equal row is the policy class and what comes with it: {comes_with}."
 )
+
+# %% [markdown]
+# Uni-O4 goes online with one member, the one that AM-Q likes best after offline PPO. Where that is
+# not one of the good ones, UEPO's lead is over a choice and not over a method. What of the offline
+# lead that is, members being played in fewer episodes:
+
+# %%
+Markdown(tells.choice_told(by_task, known))
 
 # %% [markdown]
 # The share of a row's runs, over its tasks and seeds, that score above each level: a curve further
@@ -301,8 +318,8 @@ here.draw("12_components", swaps, runs, task=task)
 # %%
 others = says.untuned(swaps)
 Markdown(
-    says.swaps_told(swaps)
-    + (f"\n\n**{says.WITHOUT.capitalize()}.** {says.swaps_told(others)}" if len(others) else "")
+    tells.swaps_told(swaps)
+    + (f"\n\n**{says.WITHOUT.capitalize()}.** {tells.swaps_told(others)}" if len(others) else "")
 )
 
 # %% [markdown]
@@ -353,7 +370,6 @@ Markdown(
 here.draw("12_selection", found["selection"], runs, task=task)
 
 # %%
-known = knows.judged(found["selection"])
 here.table(known, "12_correlation", runs, task=task)
 shown_known = known.groupby(["task", "method"], sort=False)[
     ["correlation", "regret", "chosen", "mean"]
@@ -438,7 +454,8 @@ Markdown(
 # has those of cloning, but clones of chunks have the chain's. What was chosen offline by returns,
 # on seeds that no result uses, is listed below with the tasks that it was judged on: the unit of
 # the critics ([06](06_offline_improvement.ipynb)) on three, so what is told without Hopper-medium
-# is not free of choices. The sizes of `laptop` are compromises with time; the updates of its
+# is not free of choices. Trials of diffusion policies with prototypes count, for every row that has
+# one. The sizes of `laptop` are compromises with time; the updates of its
 # diffusion policies and clones were also looked at by returns on Hopper-medium, reported seeds
 # among them. Afterwards, for time alone, all updates but those of diffusion policies were cut, and
 # the diffusion batch, the online steps and the episodes of an evaluation on the way; no setting was
@@ -451,6 +468,7 @@ budget.replace({"row": NAMES}).set_index("row")
 
 # %%
 print(settings.parity())
+print(settings.parity_offline())
 offline_choices = pd.DataFrame([vars(choice) for choice in settings.OFFLINE])
 offline_choices["rows"] = [
     ", ".join(NAMES[row] for row in rows) or "all that learn offline"

@@ -103,9 +103,11 @@ print(references.MARKS)
 # ## Measurement
 #
 # **Expectation**, written before the runs: at three seeds nothing is decided. What the signs say is
-# in the column *measured*, with 95 % intervals over seeds. Of E3's gains the first number is a
-# difference of interquartile means, which weighs the middle task most (12 says why); *paired* is
-# the mean over tasks of the gains on the same seed.
+# in the column *measured*, with 95 % intervals over seeds, by Student's t where nothing else is
+# said. Of E3's gains in points the first number is a difference of interquartile means, which
+# weighs the middle task most (12 says why); *paired* is the mean over tasks of the gains on the
+# same seed. The first interval after each of the two is a bootstrap, and a bootstrap of three seeds
+# is too narrow: read the second one of *paired*, after *t*. The label needs all three.
 
 # %%
 results = claims.Results(here.profile)

@@ -52,6 +52,7 @@ def results(gain: float, spread: float = 0.05, seeds: int = 5) -> Results:
                 ("uni_o4", 0.0),
                 ("uni_o4_select", 0.0),
                 ("bc", 0.0),
+                ("iql", 0.0),
             ):
                 value = 100.0 + lead
                 about = {"task": task, "seed": seed, "row": row}
@@ -177,6 +178,11 @@ def test_a_ratio_is_judged_within_a_filter() -> None:
     row = claims.judge(made).set_index("claim").loc["a ratio of 2 to 3 is better than less"]
     assert row["measured"].startswith(("+0.000", "-0.000")) and "(no filter)" in row["measured"]
     assert row["verdict"] == "inconclusive"
+    one = pd.DataFrame(rows)  # a filter that one seed alone fills is not averaged with the others'
+    one.loc[(one["seed"] == 0) & (one["epsilon"] == 0.05), ["volume", "gain"]] = [100, 9.0]
+    made.__dict__["ratios"] = one
+    again = claims.judge(made).set_index("claim").loc["a ratio of 2 to 3 is better than less"]
+    assert again["measured"] == row["measured"]
     made.__dict__["ratios"] = pd.DataFrame(rows).query("epsilon == 0.05")
     row = claims.judge(made).set_index("claim").loc["a ratio of 2 to 3 is better than less"]
     assert row["verdict"] == "not testable here"
@@ -205,3 +211,29 @@ def test_aggregates_are_told_without_the_tuning_task() -> None:
     table = claims.judge(results(1.0)).set_index("claim")["measured"]
     name = "UEPO over plain cloning, after the same online phase"
     assert "paired +100.0" in table[name] and "; without hopper-medium +" in table[name]
+    assert ", t [+" in table[name]  # beside the bootstrap
+
+
+def test_a_gain_that_is_the_tuning_tasks_alone_decides_nothing() -> None:
+    made = results(1.0)
+    for table in made.__dict__["comparison"].values():
+        pen = (table["task"] == "pen-cloned") & (table["row"] == "iql")
+        table.loc[pen, [name for name in ("offline", "auc", "end") if name in table]] += 110.0
+    names = {claim.text: claim for claim in CLAIMS}
+    iql = names["better than IQL, read as offline scores"].judge(made)
+    cloning = names["UEPO over plain cloning, after the same online phase"].judge(made)
+    assert (iql.verdict, cloning.verdict) == ("inconclusive", "supported")
+
+
+def test_the_best_seed_is_told_at_other_kappas_which_are_not_counted() -> None:
+    made = results(1.0)
+    other = multi_seed_verdict.OTHER_KAPPA
+    row = (other, "maze-routes, κ = 0.5", -3.0, [-3.1, -2.9], "not supported (…)")
+    table = made.__dict__["seeds"]
+    made.__dict__["seeds"] = pd.concat([table, pd.DataFrame([row], columns=table.columns)])
+    (claim,) = (c for c in CLAIMS if c.text == "the best of the seeds is worth choosing")
+    found = claim.judge(made)
+    assert found.verdict == "supported" and found.seeds == 5
+    assert found.measured.startswith("points over κ = 0, at κ = 1: +1.00 [")
+    assert "At other κ, not counted: -3.00 [" in found.measured
+    assert found.measured.endswith("(maze-routes, κ = 0.5)")

@@ -9,6 +9,7 @@ import pytest
 from uepo_lib.claims import LABELS
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import comparison_verdict as says
+from uepo_lib.statistics import Interval, mean_interval
 
 TASKS = ("hopper-medium", "hopper-medium-replay", "pen-cloned")
 
@@ -45,6 +46,64 @@ def test_supporting_opposing_and_unclear_tables_get_their_labels(
     assert set(found["pair"]) == {"headline"} and len(found) == len(says.MEASURES)
     assert set(found["verdict"]) == {label}
     assert (found["low"] <= found["gain"]).all() and (found["gain"] <= found["high"]).all()
+
+
+def two_tasks(**gains: tuple[float, ...]) -> pd.DataFrame:
+    """A headline of five seeds with noise of 1 on tasks of level 100 and 40, ahead by ``gains`` in
+    (Hopper-medium, pen)."""
+    rows = [
+        {"pair": "headline", "measure": measure, "task": task, "seed": seed, "theirs": level,
+         "ours": level + gain + (seed - 2) / 2, "gain": gain + (seed - 2) / 2}
+        for measure, both in gains.items()
+        for task, level, gain in zip(("hopper-medium", "pen-cloned"), (100.0, 40.0), both,
+                                     strict=True)
+        for seed in range(5)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_a_gain_of_the_tuning_task_alone_is_no_verdict() -> None:
+    found = says.aggregate(two_tasks(offline=(30.0, -5.0), auc=(-30.0, 5.0), end=(30.0, 2.0)))
+    assert (found["low"] * found["high"] > 0).all() and (found["t_low"] * found["t_high"] > 0).all()
+    assert found["verdict"].tolist() == ["inconclusive", "inconclusive", "supported"]
+    alone = says.aggregate(two_tasks(offline=(30.0, -5.0)).query("task == 'hopper-medium'"))
+    assert alone["verdict"].tolist() == ["supported"]  # there is no other task to ask
+
+
+def test_a_difference_between_two_tasks_alone_is_no_verdict() -> None:
+    """Theirs lead by 15 where most is trimmed away, ours by 10 on the task in the middle."""
+    rows = [
+        {"pair": "headline", "measure": "end", "task": task, "seed": seed,
+         "theirs": theirs + noise, "ours": ours - noise, "gain": ours - theirs - 2 * noise}
+        for task, ours, theirs in zip(TASKS, (60.0, 10.0, 110.0), (50.0, 10.0, 125.0), strict=True)
+        for seed, noise in enumerate((-0.2, -0.1, 0.0, 0.1, 0.2))
+    ]  # fmt: skip
+    row = says.aggregate(pd.DataFrame(rows)).iloc[0]
+    assert row["low"] > 0 and row["paired_high"] < 0 and row["t_high"] < 0
+    assert row["verdict"] == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("ways", "elsewhere", "label"),
+    [([(1, 9), (2, 8)], np.nan, "supported"), ([(1, 9), (2, 8)], 0.5, "supported"),
+     ([(1, 9), (2, 8)], -0.5, "inconclusive"), ([(1, 9), (-2, 8)], np.nan, "inconclusive"),
+     ([(-9, -1), (-8, -2)], np.nan, "not supported"), ([(-9, -1), (-8, -2)], -1, "not supported"),
+     ([(-9, -1), (-8, -2)], 0.5, "inconclusive"), ([(-9, -1), (2, 8)], np.nan, "inconclusive"),
+     ([(-9, 1), (-8, 2)], -0.5, "inconclusive")],
+)  # fmt: skip
+def test_a_label_is_one_that_all_ways_agree_on(
+    ways: list[tuple[float, float]], elsewhere: float, label: str
+) -> None:
+    intervals = [Interval((low + high) / 2, low, high) for low, high in ways]
+    assert says.agreed(intervals, 5, elsewhere) == label
+    assert says.agreed(intervals, 4, elsewhere) == "inconclusive"
+
+
+def test_students_interval_is_over_seeds_of_the_mean_over_tasks() -> None:
+    gains = np.array([[1.0, 3.0], [4.0, 6.0], [8.0, 8.0]])
+    assert says.over_seeds(gains) == mean_interval([2.0, 5.0, 8.0])
+    single = says.over_seeds(gains[:1])
+    assert single.mean == 2 and np.isnan([single.low, single.high]).all()
 
 
 def test_three_seeds_never_pass_inconclusive() -> None:
@@ -166,22 +225,6 @@ def test_the_relative_claim_is_told_without_the_tuning_task_and_with_kappa_1() -
     assert says.relative_told(gained[gained["task"] == TASKS[0]], "end", "hand") is None
 
 
-def test_the_lead_is_split_by_what_offline_ppo_did() -> None:
-    """UEPO 6 ahead of Uni-O4, which lost 4 by its offline PPO, and 6 ahead of cloning."""
-    scores, online = tables(6.0, 0.0)
-    for row, less in (("uni_o4_select", 2.0), ("bc", 6.0)):
-        scores, online = (
-            pd.concat([t, t[t["row"] == "uepo"].assign(row=row)]) for t in (scores, online)
-        )
-        for table, columns in ((scores, ["offline"]), (online, ["auc", "end"])):
-            table.loc[table["row"] == row, columns] -= less
-    text = says.lead_told(says.aggregates(says.gains(scores, online, says.PAIRS)))
-    first, second = text.splitlines()
-    assert first.startswith("- all tasks: ") and second.startswith("- without hopper-medium: ")
-    assert "leads by +6.0 and +6.0 points" in first and "equal row, by +2.0 and +2.0" in first
-    assert "So -4.0 and -4.0 are" in first and first.endswith("UEPO leads by +6.0 and +6.0.")
-
-
 def test_a_mean_over_many_policies_is_compared_over_the_same_episodes() -> None:
     rows = [
         {"task": "t", "seed": seed, "row": row, "offline": full, "sampled": full, "few": few}
@@ -208,31 +251,3 @@ def test_privileged_rows_are_compared_with_each_other_alone() -> None:
     swapped = {row for pair in says.SWAPS.values() for row in pair}
     assert not swapped & {"uepo_simulator", "uni_o4_more"}
     assert says.PAIRS["privileged, equal steps"] == ("uepo_simulator", "uni_o4_more")
-
-
-def test_what_comes_with_the_policy_class_is_counted() -> None:
-    text = says.comes_with(candidates=25, members=4, chunk=4, single=1)
-    assert "4 executed actions a decision against 1" in text
-    assert "25 pairs (i, κ) against one among 4 members" in text
-
-
-def one_swap(pair: str, gain: float, tasks: tuple[str, ...] = TASKS) -> list[tuple]:
-    return [
-        (pair, measure, task, seed, gain + seed - 1)
-        for measure in ("offline", "end") for task in tasks for seed in range(3)
-    ]  # fmt: skip
-
-
-def test_swaps_are_ranked_only_where_all_tasks_played_them() -> None:
-    zero, random = says.BY_AM_Q
-    rows = [
-        *one_swap(zero, 2.0), *one_swap(random, 15.0, TASKS[:1]), *one_swap("small", -3.0),
-        *one_swap("elsewhere", 80.0, TASKS[1:]),
-    ]  # fmt: skip
-    text = says.swaps_told(pd.DataFrame(rows, columns=["pair", "measure", "task", "seed", "gain"]))
-    assert "the 2 of 4 swaps" in text
-    assert f"**{zero}** adds most (+2.0 points) and **small** least (-3.0)" in text
-    assert "changes the offline score by +2.0 points against κ = 0 and by +15.0" in text
-    assert f"against a random candidate (on {TASKS[0]} alone)." in text
-    assert text.endswith("is -3.0 points, of *small*.")
-    assert "elsewhere" not in text

@@ -58,10 +58,26 @@ def test_ends_are_those_of_the_equal_row() -> None:
     [(3.0, 1.0, MET), (3.0, -1.0, UNMET), (-3.0, 1.0, UNMET), (0.0, 0.0, UNMET)],
 )
 def test_offline_ppo_must_help_both(chain: float, gaussian: float, verdict: str) -> None:
-    found = says.offline_ppo_helps(*tables(on_all(uepo_ppo=chain, uni_o4=gaussian)))
+    ahead = tables(on_all(uepo_ppo=chain, uni_o4=-50.0))  # AM-Q's choice among members is no PPO
+    found = says.offline_ppo_helps(*ahead, members(gaussian))
     assert found.endswith(f"{verdict}.")
-    assert f"diffusion {chain:+.1f} on hopper-medium" in found
-    assert f"Gaussian {gaussian:+.1f} on hopper-medium" in found
+    assert f"diffusion {chain:+.1f} on hopper-medium, {chain:+.1f} on pen-cloned" in found
+    assert f"Gaussian, the mean member, {gaussian:+.1f} on hopper-medium" in found
+    assert f"({gaussian:+.1f} over tasks, above 0 on {2 * (gaussian > 0)} of 2)" in found
+
+
+def members(gain: float) -> pd.DataFrame:
+    """Uni-O4's before and after offline PPO, whose sampled actions get worse."""
+    rows = [
+        {"task": task, "seed": seed, "method": method, "kappa": 0.0, "member": i,
+         "score": 40.0 + 10 * i + seed + after * gain, "sampled": 40.0 - after * 9,
+         "dead_zero": 1.0 + i}
+        for task in TASKS
+        for seed in range(2)
+        for method, after in (("Uni-O4, clones", 0), ("Uni-O4", 1))
+        for i in range(4)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def candidates(by_member: float, by_kappa: float) -> pd.DataFrame:
@@ -84,7 +100,8 @@ def test_spread_by_seed_is_set_against_spread_by_kappa() -> None:
 
 
 def test_all_four_are_told() -> None:
-    lines = says.expected(*tables(), candidates(1.0, 20.0))
+    both = pd.concat([candidates(1.0, 20.0).query("method == 'UEPO'"), members(1.0)])
+    lines = says.expected(*tables(), both)
     assert len(lines) == 4 and all(MET in line or UNMET in line for line in lines)
 
 

@@ -18,7 +18,13 @@ from uepo_lib.datasets import Normaliser
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import multi_seed, seed_sets
 from uepo_lib.experiments.multi_seed_expected import expected
-from uepo_lib.experiments.multi_seed_verdict import CLAIMS, SEEDS, claims
+from uepo_lib.experiments.multi_seed_verdict import (
+    CLAIMS,
+    OTHER_KAPPA,
+    SEEDS,
+    at_other_kappas,
+    claims,
+)
 from uepo_lib.experiments.seed_sets import (
     FRESH,
     GAUSSIANS,
@@ -184,6 +190,18 @@ def test_guidance_is_judged_by_its_sets_alone() -> None:
     said = claims(returns, distances).set_index("claim")["verdict"]
     for claim in set(CLAIMS) - set(UNPAIRED):
         assert said[claim.text].startswith("supported")
+
+
+def test_the_best_seed_is_told_at_other_kappas_with_their_names() -> None:
+    returns, distances = tables(1.0, 0.1)
+    half = returns[returns["set"] == SEEDS].assign(set=seed_sets.fixed(0.5))
+    half["other_half"] -= 4.0
+    found = at_other_kappas(pd.concat([returns, half]), distances, [0.5])
+    assert found["task"].tolist() == ["maze-routes, κ = 0.5"]
+    assert set(found["claim"]) == {OTHER_KAPPA} and OTHER_KAPPA not in {c.text for c in CLAIMS}
+    theirs = claims(returns, distances).set_index("claim")
+    at_one = theirs.loc["the best seed, so chosen, beats zero noise", "gain"]
+    assert found["gain"].iloc[0] == pytest.approx(at_one - 4.0)
 
 
 def test_three_seeds_decide_nothing_and_a_task_without_the_set_is_left_out() -> None:

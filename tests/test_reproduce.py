@@ -271,7 +271,7 @@ def test_parameters_are_read_as_yaml():
 
 def test_start_refuses_what_it_cannot_keep(folder, capsys):
     here = notebook.start("01_first", "smoke", ["figures/a.png"])
-    assert "01_first: profile smoke, device " in capsys.readouterr().out
+    assert "01_first: profile smoke, results in " in capsys.readouterr().out
     with pytest.raises(UsageError, match="'01_first'"):
         notebook.start("02_second", "smoke")
     with pytest.raises(UsageError, match=r"figures/<name>.png"):

@@ -70,6 +70,22 @@ def test_offline_choices_name_rows_and_tasks() -> None:
     everyone = settings.tried_offline("bc")
     assert settings.tried_offline("iql") == everyone + 4  # β
     assert settings.tried_offline("uni_o4") == everyone + 3  # offline PPO
+    assert settings.tried_offline("uepo") == everyone + settings.PROTOTYPES
+    assert settings.tried_offline("uepo_ppo") == everyone + settings.PROTOTYPES + 3
+    assert settings.tried_offline("mse") == everyone
     assert settings.tried_offline("scratch") == settings.tried_offline("sac") == 0
     (unit,) = (choice for choice in settings.OFFLINE if choice.choice == "unit of the critics")
     assert unit.tasks == "hopper-medium-replay, hopper-medium, pen-cloned" and unit.tried == 2
+
+
+def test_offline_trials_of_the_methods_are_told_side_by_side() -> None:
+    ours, theirs = (settings.tried_offline(row) for row in ("uepo", "uni_o4"))
+    told = settings.parity_offline()
+    assert told.startswith(f"{ours} offline settings") and f"{settings.PROTOTYPES} of them" in told
+    assert f"{theirs} for Uni-O4, " in told and ours > theirs
+
+
+def test_every_row_of_the_diffusion_policy_has_the_trials_of_its_prototypes() -> None:
+    others = {"mse", "uni_o4", "uni_o4_more", "uni_o4_select", "bppo", "iql", "bc_chunk", "bc",
+              "scratch", "sac"}  # fmt: skip
+    assert set(settings.DIFFUSION) == set(NAMES) - others

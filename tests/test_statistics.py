@@ -152,6 +152,27 @@ def test_bootstrap_covers_as_often_as_it_says() -> None:
     assert hits / 200 == pytest.approx(0.9, abs=0.06)
 
 
+def test_a_bootstrap_of_three_seeds_is_too_narrow_and_students_t_is_not() -> None:
+    """How often 95 % intervals of the mean of three tasks hold the truth, at E3's three seeds."""
+    rng = np.random.default_rng(0)
+    hits = np.zeros(3)
+    for _ in range(200):
+        gains = rng.normal(0, [1.0, 3.0, 10.0], (3, 3))
+        middles = (rng.normal(0, 1, (3, 3)), rng.normal(0, 1, (3, 3)))
+        found = (
+            stratified_bootstrap(gains, statistic=np.mean, generator=rng, repeats=100),
+            stratified_bootstrap(
+                *middles, statistic=lambda x, y: interquartile_mean(x) - interquartile_mean(y),
+                generator=rng, repeats=100,
+            ),
+            mean_interval(gains.mean(axis=1)),
+        )  # fmt: skip
+        hits += [one.low <= 0 <= one.high for one in found]
+    bootstrap, of_middles, students = hits / 200
+    assert bootstrap < 0.85 and of_middles < 0.93
+    assert students == pytest.approx(0.95, abs=0.03)
+
+
 def test_bootstrap_of_two_tables_draws_them_apart() -> None:
     ours, theirs = np.array([[2.0], [3.0], [4.0]]), np.array([[0.0], [1.0]])
     found = stratified_bootstrap(

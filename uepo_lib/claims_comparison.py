@@ -29,13 +29,15 @@ def relative(gained: pd.DataFrame, family: str, measure: str) -> Found:
 
 def aggregate(gained: pd.DataFrame, pair: str, measure: str, unit: str) -> Found:
     """A pair of E3's rows, all tasks and without the tuning task: interquartile means, and the mean
-    of gains on the same task and seed."""
+    of gains on the same task and seed with both of its intervals. The label needs all of them, see
+    ``comparison_verdict.aggregate``."""
     mine = gained[(gained["pair"] == pair) & (gained["measure"] == measure)]
     rows = comparison_verdict.aggregates(mine)
     told = [
         ("" if row.over == "all tasks" else f"{row.over} ")
         + f"{row.gain:+.1f} {unit} [{row.low:+.1f}, {row.high:+.1f}], "
-        f"paired {row.paired:+.1f} [{row.paired_low:+.1f}, {row.paired_high:+.1f}]"
+        f"paired {row.paired:+.1f} [{row.paired_low:+.1f}, {row.paired_high:+.1f}], "
+        f"t [{row.t_low:+.1f}, {row.t_high:+.1f}]"
         for row in rows.itertuples()
     ]
     return Found("; ".join(told), int(rows["seeds"].iloc[0]), str(rows["verdict"].iloc[0]))

@@ -39,7 +39,6 @@ class Context:
     profile: str
     budget: Budget
     store: Store
-    device: str
     outputs: tuple[str, ...]
 
     def figure(
@@ -143,12 +142,11 @@ def start(name: str, profile: str | None = None, outputs: Sequence[str] = ()) ->
     if (shell := get_ipython()) is not None:
         set_matplotlib_formats("png")  # nbval fails on SVG
         shell.events.register("post_run_cell", _say_loaded)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     store = Store.open(profile)
     store.notebooks.mkdir(parents=True, exist_ok=True)
     facts.write_json(promises(store, name), list(outputs))
-    print(f"{name}: profile {profile}, device {device}, results in {_shown(store.root)}")
-    return Context(name, profile, profiles.budget(profile), store, device, tuple(outputs))
+    print(f"{name}: profile {profile}, results in {_shown(store.root)}")
+    return Context(name, profile, profiles.budget(profile), store, tuple(outputs))
 
 
 def _say_loaded(_: object) -> None:

@@ -180,7 +180,22 @@ class Offline:
     """Of E3, which it was made for; (): all that learn offline."""
 
 
+DIFFUSION = (
+    "uepo", "uepo_printed", "uepo_ppo", "uepo_simulator", "greedy", "random", "fresh", "kappa_1",
+    "kappa_0", "distilled",
+)  # fmt: skip
+"""Rows of E3 that act by the diffusion policy, or learn from what it does."""
+PROTOTYPES = 10
+"""Offline trials of a diffusion policy with throw-away programs, each scored by its return. With
+ε-prediction fresh noise, fixed noise at κ = 1, 0.5 and 0.25, at κ = 1 with T_a = 1 too, and κ = 0;
+with x0-prediction fresh noise, κ = 1, 0.5 and 0. Their data, of two agents of their own, are in no
+result."""
+
 OFFLINE = (
+    Offline(
+        "prediction, initial noise, T_a of a prototype", PROTOTYPES,
+        "x0-prediction; κ left to AM-Q", "a mixture of Hopper's, not kept", "not kept", DIFFUSION,
+    ),
     Offline("past states that a policy sees (T_o)", 2, "1", TUNED_ON, "not kept"),
     Offline(
         "unit of the critics", len({row["scale_rewards"] for row in TRIED_CRITIC}),
@@ -202,6 +217,16 @@ OFFLINE = (
 )  # fmt: skip
 """What was chosen offline by returns: of policies, of what offline PPO makes of Uni-O4's clones, or
 of IQL's policy."""
+
+
+def parity_offline() -> str:
+    """How many offline settings the methods had, in words."""
+    ours, others = tried_offline("uepo"), ("uni_o4", "iql", "bc")
+    theirs, iql, bc = map(tried_offline, others)
+    return (
+        f"{ours} offline settings were tried by returns for UEPO, {PROTOTYPES} of them with "
+        f"prototypes before this library, {theirs} for Uni-O4, {iql} for IQL and {bc} for cloning."
+    )
 
 
 def tried_offline(row: str) -> int:

@@ -128,6 +128,8 @@ def stratified_bootstrap(
 
     Each repeat draws seeds anew within every task, and within every table by itself: tasks are the
     strata, as they were chosen and not sampled. The interval's centre is the statistic as found.
+    Of three or five seeds it is too narrow, since it draws the same few again and again: what is
+    decided needs :func:`mean_interval` over seeds beside it.
     """
     tables = [_scores(table) for table in scores]
     check(len(tables) > 0, "scores", "nothing", "at least one array (seeds, tasks)")

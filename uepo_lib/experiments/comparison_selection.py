@@ -14,6 +14,8 @@ from uepo_lib.statistics import mean_interval
 
 AT_ONE, AT_ONE_INITIAL = "UEPO, κ = 1", "UEPO, κ = 1, by T̂_init"
 """The paper's candidates, all seeds at κ = 1, judged in T̂ and in the model without D_diff."""
+CLONES, IMPROVED = "Uni-O4, clones", "Uni-O4"
+"""Its members before and after offline PPO."""
 
 
 def halves(returns: Tensor) -> dict[str, Tensor]:
@@ -90,7 +92,7 @@ def offline_improvement(selection: pd.DataFrame) -> pd.DataFrame:
     their true returns, with "noise-free" and with "sampled" actions, and by AM-Q, which accepted
     them: task, actions, before, after, gain, low, high (over seeds), judged (the mean gain by AM-Q,
     in percent; NaN if some seed's before is not positive, which has no share), seeds."""
-    pair = selection[selection["method"].isin(["Uni-O4", "Uni-O4, clones"])]
+    pair = selection[selection["method"].isin([IMPROVED, CLONES])]
     means = pair.pivot_table(
         index=["task", "seed"], columns="method", values=["score", "sampled", "dead_zero"],
         sort=False,
@@ -98,11 +100,11 @@ def offline_improvement(selection: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for task, part in means.groupby(level="task", sort=False):
         judge = part["dead_zero"]
-        base = judge["Uni-O4, clones"]
-        share = judge["Uni-O4"] / base.where(base > 0) - 1
+        base = judge[CLONES]
+        share = judge[IMPROVED] / base.where(base > 0) - 1
         by_am_q = 100 * float(share.mean(skipna=False))
         for actions, name in (("noise-free", "score"), ("sampled", "sampled")):
-            before, after = part[name]["Uni-O4, clones"], part[name]["Uni-O4"]
+            before, after = part[name][CLONES], part[name][IMPROVED]
             found = mean_interval(after - before)
             rows.append(
                 (task, actions, before.mean(), after.mean(), found.mean, found.low, found.high,
@@ -112,3 +114,17 @@ def offline_improvement(selection: pd.DataFrame) -> pd.DataFrame:
         "task", "actions", "before", "after", "gain", "low", "high", "judged", "seeds"
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def offline_phase(known: pd.DataFrame) -> pd.DataFrame:
+    """What became of Uni-O4's member in its offline phase, from :func:`judged`, by task as means
+    over seeds: ``members``, the change of their mean true score by offline PPO; ``choice``, that of
+    what AM-Q's choice adds to their mean; together, the change of the chosen one. Besides its score
+    after it all, ``chosen``, and the improved members' mean, ``mean``."""
+    both = known[known["method"].isin([CLONES, IMPROVED])]
+    wide = both.pivot_table(
+        index="task", columns="method", values=["chosen", "mean"], sort=False
+    )  # fmt: skip
+    mean, adds = wide["mean"], wide["chosen"] - wide["mean"]
+    found = {"members": mean[IMPROVED] - mean[CLONES], "choice": adds[IMPROVED] - adds[CLONES]}
+    return pd.DataFrame({**found, "chosen": wide["chosen"][IMPROVED], "mean": mean[IMPROVED]})

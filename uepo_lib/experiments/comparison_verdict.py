@@ -7,6 +7,7 @@ one task and seed.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,7 @@ PAIRS = {
     "equal: select only": ("uepo", "uni_o4_select"),
     "equal: offline PPO": ("uepo_ppo", "uni_o4"),
     "UEPO over BC": ("uepo", "bc"),
+    "UEPO over IQL": ("uepo", "iql"),
     "privileged, equal steps": ("uepo_simulator", "uni_o4_more"),
 }
 """Claims: the first row is said to be better than the second."""
@@ -52,8 +54,8 @@ SWAPS = {
     "diffusion, not regression": ("kappa_0", "mse"),
     "U-Net + Transformer, not a perceptron (also loss, optimiser, updates)": ("mse", "bc_chunk"),
     "chunks, not single actions (also online settings)": ("bc_chunk", "bc"),
-    "offline PPO (diffusion)": ("uepo_ppo", "uepo"),
-    "offline PPO (Gaussian)": ("uni_o4", "uni_o4_select"),
+    "offline PPO, diffusion": ("uepo_ppo", "uepo"),
+    "offline PPO, Gaussian (also AM-Q's choice after it)": ("uni_o4", "uni_o4_select"),
     "four policies, not one": ("uni_o4", "bppo"),
     "weights by advantage (also learning rate, schedule)": ("iql", "bc"),
     "offline learning at all (also network, settings)": ("bc", "scratch"),
@@ -63,22 +65,10 @@ WITHOUT = f"without {TUNED_ON}"
 SETS = ("kappa_1", "random")
 """Rows that are means over many policies. What they are compared with offline is scored on the same
 episodes, fewer than those of other rows."""
-
-BY_AM_Q = {"(i, κ) by AM-Q, not κ = 0": "against κ = 0",
-           "(i, κ) by AM-Q, not at random": "against a random candidate"}  # fmt: skip
-"""The two swaps that say what choosing is worth."""
-
+SAMPLED = "fresh"
+"""The row that has no noise-free actions: its offline score is that of sampled ones."""
 ONLINE_ONLY = ("scratch", "sac")
 """Rows that learn nothing offline: their first look is at an untrained network."""
-
-
-def comes_with(candidates: int, members: int, chunk: int, single: int) -> str:
-    """What else differs between the two policy classes of an equal row, in words."""
-    return (
-        f"{chunk} executed actions a decision against {single}, a choice among {candidates} pairs "
-        f"(i, κ) against one among {members} members, a T̂ of D and D_diff against T̂_init of D "
-        "alone, and the online settings that were tuned for each class"
-    )
 
 
 def wide(scores: pd.DataFrame, online: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -89,7 +79,7 @@ def wide(scores: pd.DataFrame, online: pd.DataFrame, measure: str) -> pd.DataFra
         found = scores.assign(value=scores["few"])
     elif measure == "offline":
         found = scores[~scores["row"].isin(ONLINE_ONLY)].copy()
-        fresh = found["row"] == "fresh"
+        fresh = found["row"] == SAMPLED
         found["value"] = found["offline"].where(~fresh, found["sampled"])
     else:
         check(measure in MEASURES, "measure", measure, f"one of {list(MEASURES)}")
@@ -151,8 +141,13 @@ def by_task(gained: pd.DataFrame) -> pd.DataFrame:
 def aggregate(gained: pd.DataFrame) -> pd.DataFrame:
     """Over tasks: pair, measure, tasks, seeds, gain of the interquartile means with its stratified
     bootstrap interval (low, high), paired, the mean over tasks of the gains on the same seed, with
-    its own (paired_low, paired_high), the probability of improvement, verdict, which is that of
-    ``gain``."""
+    its own (paired_low, paired_high) and with Student's t over seeds (t_low, t_high), the
+    probability of improvement, verdict.
+
+    The two sides of ``gain`` are trimmed apart, so that it may be the difference of two different
+    tasks; ``paired`` is not, but one task can carry it. A label therefore needs all three intervals
+    to give it (:func:`agreed`), and none is given to a gain that has the opposite sign, ``paired``,
+    without the task that settings were chosen on."""
     rows = []
     for (pair, measure), part in gained.groupby(["pair", "measure"], sort=False):
         ours, theirs = (_square(part, side) for side in ("ours", "theirs"))
@@ -160,14 +155,34 @@ def aggregate(gained: pd.DataFrame) -> pd.DataFrame:
             stratified_bootstrap(*tables, statistic=how, generator=np.random.default_rng(0))
             for tables, how in (((ours, theirs), _difference), ((ours - theirs,), np.mean))
         )
+        student = over_seeds(ours - theirs)
         rows.append(
             {"pair": pair, "measure": measure, "tasks": ours.shape[1], "seeds": len(ours),
              "gain": found.mean, "low": found.low, "high": found.high, "paired": paired.mean,
              "paired_low": paired.low, "paired_high": paired.high,
+             "t_low": student.low, "t_high": student.high,
              "probability": probability_of_improvement(ours, theirs),
-             "verdict": verdict_on_gain(found, len(ours))}
+             "verdict": agreed((found, paired, student), len(ours), untuned(part)["gain"].mean())}
         )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def over_seeds(gains: np.ndarray) -> Interval:
+    """Student's t interval over seeds of the mean over tasks of ``gains`` (seeds, tasks). A
+    bootstrap of few seeds is too narrow; this one is not. One seed has none."""
+    means = gains.mean(axis=1)
+    if len(means) < 2:
+        return Interval(float(means.mean()), math.nan, math.nan)
+    return mean_interval(means)
+
+
+def agreed(ways: Sequence[Interval], seeds: int, elsewhere: float = math.nan) -> str:
+    """The label of a gain that was measured in several ``ways``: the one that all of them have.
+    "inconclusive" if they differ, or if ``elsewhere``, the gain on the tasks that no setting was
+    chosen on, has the opposite sign; NaN is no such task."""
+    label, *others = {verdict_on_gain(each, seeds) for each in ways}
+    opposite = {"supported": elsewhere < 0, "not supported": elsewhere > 0}
+    return "inconclusive" if others or opposite.get(label, False) else label
 
 
 def aggregates(gained: pd.DataFrame) -> pd.DataFrame:
@@ -184,54 +199,6 @@ def untuned(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of all tasks but the one that settings were chosen on, wherever its data are
     from."""
     return table[table["task"].str.partition("@")[0] != TUNED_ON]
-
-
-def lead_told(headline: pd.DataFrame) -> str:
-    """Whose lead over Uni-O4 is it? From :func:`aggregates`: means of paired gains, offline and at
-    the end, a line for each of what they are ``over``."""
-    lines = []
-    for over, part in headline.groupby("over", sort=False):
-        paired = part.pivot(index="measure", columns="pair", values="paired").loc[
-            ["offline", "end"]
-        ]
-        lead, equal = paired["headline"], paired["equal: select only"]
-        told = [
-            " and ".join(f"{x:+.1f}" for x in gains)
-            for gains in (lead, equal, equal - lead, paired["UEPO over BC"])
-        ]
-        lines.append(
-            f"- {over}: over Uni-O4 UEPO leads by {told[0]} points, offline and at the end; over "
-            f"Uni-O4 without its offline PPO, the equal row, by {told[1]}. So {told[2]} are what "
-            f"offline PPO did to Uni-O4 here. Over plain cloning UEPO leads by {told[3]}."
-        )
-    return "\n".join(lines)
-
-
-def swaps_told(swaps: pd.DataFrame) -> str:
-    """What one swap at a time adds, in words: means of ``gain`` over tasks and seeds.
-
-    Ranked are the swaps that were played on every task: a mean over other tasks is another number.
-    """
-    count = swaps["task"].nunique()
-    offline, end = (swaps[swaps["measure"] == name].groupby("pair") for name in ("offline", "end"))
-    ranked, reached = (
-        part["gain"].mean()[part["task"].nunique() == count] for part in (offline, end)
-    )
-    means, on = offline["gain"].mean(), offline["task"].unique()
-    chosen = [
-        f"by {means[pair]:+.1f} points {words}"
-        + ("" if pair in ranked else f" (on {', '.join(on[pair])} alone)")
-        for pair, words in BY_AM_Q.items() if pair in means
-    ]  # fmt: skip
-    largest = str(reached.abs().idxmax())
-    return (
-        f"Means over tasks and seeds. Of the {len(ranked)} of {len(means)} swaps that were "
-        f"played offline on all tasks, **{ranked.idxmax()!s}** adds most ({ranked.max():+.1f} "
-        f"points) and **{ranked.idxmin()!s}** least ({ranked.min():+.1f}). Choosing (i, κ) by AM-Q "
-        f"changes the offline score {' and '.join(chosen)}. After online learning the largest "
-        f"difference among the {len(reached)} that all tasks played is {reached[largest]:+.1f} "
-        f"points, of *{largest}*."
-    )
 
 
 def _square(part: pd.DataFrame, side: str) -> np.ndarray:
