@@ -43,10 +43,10 @@
 # < ε and T̂ is trained on D ∪ D_diff; nothing is said of how good T̂_init must be.
 #
 # **Our choices.** A6 (excess KL over the median of held-out real sequences; random acceptance at
-# equal volume), A7 (both sources), A8 (ratio 2, where so many trajectories pass the filter). D is a tenth of the logged steps that are not held
-# out, always the same. T̂_init is fitted to 1 % of them, to that tenth (10 %), or to all (100 %):
-# worse than D allows, as good as it allows, better. A fourth, *biased* T̂_init is fitted to all,
-# with actions divided by 0.8. A wrong motor gain has a cause in the world; the alternative, next
+# equal volume), A7 (both sources), A8 (ratio 2, where so much passes the filter). D is a tenth of
+# the logged steps that are not held out, always the same. T̂_init is fitted to 1 % of them, to that
+# tenth (10 %), or to all (100 %): worse than D allows, as good as it allows, better. A fourth,
+# *biased* T̂_init is fitted to all, with actions divided by 0.8. A wrong motor gain has a cause in the world; the alternative, next
 # states shifted along a fixed direction, has none.
 #
 # **Run time.** About half a minute at `smoke`, a few seconds at `laptop` beyond its runs, which

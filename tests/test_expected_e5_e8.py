@@ -7,12 +7,16 @@ import pytest
 
 from uepo_lib.diagnostics import COLLAPSE, FAR_START, SIGNATURES, THRESHOLDS, WORSE_MODEL
 from uepo_lib.expectations import MET, OPEN, UNMET, by_place, seen
-from uepo_lib.experiments import failure_expected, failure_verdict, initial_expected
+from uepo_lib.experiments import (
+    failure_expected,
+    failure_verdict,
+    initial_expected,
+    initial_verdict,
+)
 from uepo_lib.experiments.failure_pipeline import CAUSES, HEALTHY
 from uepo_lib.experiments.failure_worlds import MAZE, TOY
 from uepo_lib.experiments.initial_expected import NOT_REACHED
 from uepo_lib.experiments.initial_model import BIASED, DATA, WHOLE
-from uepo_lib.experiments.initial_verdict import TOY, in_the_toy
 
 
 def words(lines: list[str]) -> list[str]:
@@ -92,7 +96,7 @@ def test_rounds_are_held_against_the_toy() -> None:
 def test_two_thirds_were_expected_where_the_ratio_is_filled() -> None:
     short = followed(0.5, 0.3, 0.1, filled=0.6)
     found = initial_expected.of_rounds(short)
-    assert words(found) == [NOT_REACHED, UNMET, MET, MET]  # the others say nothing of a ratio
+    assert words(found) == [NOT_REACHED, MET, MET, MET]  # the others say nothing of a ratio
     assert "60% to 60%" in found[0] and "keeps 0.50" in found[0]
     one = short["seed"].eq(1) & short["source"].eq("model")
     short.loc[one, "volume"] = short.loc[one, "wanted"]
@@ -104,8 +108,8 @@ def test_two_thirds_were_expected_where_the_ratio_is_filled() -> None:
 
 
 def test_the_linear_world_keeps_what_the_volume_says() -> None:
-    chain = in_the_toy(followed(0.5, 0.3, 0.1, filled=0.5), size=100)
-    assert set(chain["source"]) == {TOY}
+    chain = initial_verdict.in_the_toy(followed(0.5, 0.3, 0.1, filled=0.5), size=100)
+    assert set(chain["source"]) == {initial_verdict.TOY}
     for _, one in chain.groupby("seed"):  # 100 of D_diff beside 100 of D
         assert one["bias"].tolist() == pytest.approx([1, 0.5, 0.25, 0.125])
 

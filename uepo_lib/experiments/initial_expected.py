@@ -74,9 +74,9 @@ def _two_thirds(followed: pd.DataFrame, each: pd.Series) -> str:
     if not len(full):
         return (
             "Where the ratio is filled, model transitions keep two thirds of the bias a round: no "
-            f"seed fills {FILLED:.0%} of the wanted volume in every round (by seed {shares.min():.0%} "
-            f"to {shares.max():.0%} in the emptiest); what passed keeps {each.mean():.2f} on "
-            f"average: {NOT_REACHED}."
+            f"seed fills {FILLED:.0%} of the wanted volume in every round (by seed "
+            f"{shares.min():.0%} to {shares.max():.0%} in the emptiest); what passed keeps "
+            f"{each.mean():.2f} on average: {NOT_REACHED}."
         )
     met = ((each[full] - 2 / 3).abs() <= ROUND)[each[full].notna()]
     return (
