@@ -46,8 +46,8 @@
 # equal volume), A7 (both sources), A8 (ratio 2, where so much passes the filter). D is a tenth of
 # the logged steps that are not held out, always the same. T̂_init is fitted to 1 % of them, to that
 # tenth (10 %), or to all (100 %): worse than D allows, as good as it allows, better. A fourth,
-# *biased* T̂_init is fitted to all, with actions divided by 0.8. A wrong motor gain has a cause in the world; the alternative, next
-# states shifted along a fixed direction, has none.
+# *biased* T̂_init is fitted to all, with actions divided by 0.8. A wrong motor gain has a cause in
+# the world; the alternative, next states shifted along a fixed direction, has none.
 #
 # **Run time.** About half a minute at `smoke`, a few seconds at `laptop` beyond its runs, which
 # take six to eleven core-minutes.
