@@ -209,8 +209,8 @@ Markdown(discarded.expected(compared))
 # Simulator transitions are true. Left: the filter's value against T̂_init's real error. Right: what
 # T̂ has learnt, by fifths of the filter's value; once with D_diff filtered at ε = 0.05, once with as
 # many drawn at random. Both are shown on the trajectories of the pool that **neither** T̂ was fitted
-# to. The filtered one learnt from trajectories below ε alone, so of what is left a larger share lies
-# above it than of the pool.
+# to. The filtered one learnt from trajectories below ε alone, so of what is left a larger share
+# lies above it than of the pool.
 
 # %%
 new = discarded.learnt(described)

@@ -206,9 +206,8 @@ gained = says.gains(table)
 here.draw("14_gain", gained, runs, task=task)
 
 # %%
-share = (gained["volume"] / gained["wanted"])[gained["real"] == "D"].groupby(gained["source"]).agg(
-    ["min", "max"]
-)
+same = gained[gained["real"] == "D"]
+share = (same["volume"] / same["wanted"]).groupby(same["source"], sort=False).agg(["min", "max"])
 Markdown("Of the wanted volume each T̂ on D was given " + "; ".join(
     f"{low:.0%} to {high:.0%} ({source})" for source, low, high in share.itertuples()
 ) + ", by seed and T̂_init.")  # fmt: skip

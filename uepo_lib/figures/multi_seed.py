@@ -101,9 +101,8 @@ def draw_members(table: pd.DataFrame) -> Figure:
     dots: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 4, "color": "0.5"}
     handles = [Line2D([], [], **dots, label="a member; a column a seed")]
     if table.groupby("task")["episodes"].nunique().max() > 1:
-        handles.append(
-            Line2D([], [], **dots, markerfacecolor="white", label="of fewer episodes: more chance")
-        )
+        fewer = "of fewer episodes: more chance"
+        handles.append(Line2D([], [], **dots, markerfacecolor="white", label=fewer))
     handles.append(Line2D([], [], color="0.2", linewidth=1.4, label="mean of the column"))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
@@ -197,12 +196,9 @@ def draw_distances(table: pd.DataFrame) -> Figure:
     floors = done.groupby("task", sort=False)["floor"].mean()
     handles.append(Line2D([], [], color="0.5", linestyle="--", linewidth=1))
     labels.append(_repeats(list(floors[floors.isna()].index)))
-    for label, face in (
-        ("lower row: ρ of div", "0.4"),
-        ("lower row: ρ of plain distance", "white"),
-    ):
+    for distance, face in (("div", "0.4"), ("plain distance", "white")):
         handles.append(Line2D([], [], linestyle="", marker="o", color="0.4", markerfacecolor=face))
-        labels.append(label)
+        labels.append(f"lower row: ρ of {distance}")
     figure.legend(handles, labels, loc="outside upper center", ncols=3)
     absent = [name for name in dict.fromkeys(table["set"]) if name not in sets]
     if absent:

@@ -113,7 +113,8 @@ def draw_coverage(table: pd.DataFrame) -> Figure:
     for place, name in enumerate(names):
         values = largest.loc[largest["set"] == name, "persistence"].to_numpy()
         if not np.isfinite(values).any():  # nobody arrives twice: an empty row is no zero
-            right.text(0.5, place, "no arrivals", ha="center", va="center", size=7.5, color="0.4")
+            right.text(0.5, place, "no two arrivals", ha="center", va="center", size=7.5,
+                       bbox={"facecolor": "white", "linewidth": 0, "pad": 1})  # fmt: skip
         right.scatter(values, np.full(len(values), place), color=colour_of(name), s=18, zorder=3,
                       alpha=alpha_of(name))  # fmt: skip
     right.set_yticks(range(len(names)), names, fontsize=7.5)
