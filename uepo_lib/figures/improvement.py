@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from scipy import stats
 
 from uepo_lib import offline_ppo, plotting
@@ -24,8 +21,6 @@ WHO = {
     "Uni-O4": ("Uni-O4, a line a member", plotting.COLOURS["model"]),
     "UEPO": ("UEPO's π*", plotting.COLOURS["UEPO"]),
 }
-SEED_STYLES = (("o", "-"), ("s", "--"), ("D", ":"), ("^", "-."))
-"""Marker and line of each seed."""
 
 
 def acceptance_toy(
@@ -85,10 +80,9 @@ def draw_rule(table: pd.DataFrame) -> Figure:
     figure, (axes,) = plotting.panels(1, 4.4, 2.9)
     colours = (plotting.COLOURS["control"], plotting.COLOURS["UEPO"])
     for colour, (margin, part) in zip(colours, table.groupby("margin"), strict=False):
-        axes.plot(part["gain"], part["expected"], color=colour, linewidth=1,
-                  label=f"closed form, margin {margin:g}")  # fmt: skip
+        axes.plot(part["gain"], part["expected"], color=colour, linewidth=1)
         axes.scatter(part["gain"], part["accepted"], s=14, color=colour, zorder=3,
-                     label=f"measured, margin {margin:g}")  # fmt: skip
+                     label=f"margin {margin:g}")  # fmt: skip
     axes.axvline(0, color="0.4", linestyle=":", linewidth=1)
     axes.set(xlabel="true gain, in standard errors of one comparison", ylabel="share accepted")
     axes.legend(loc="upper left")
@@ -97,42 +91,19 @@ def draw_rule(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("offline_improvement")
 def draw_looks(table: pd.DataFrame) -> Figure:
-    """AM-Q over updates of offline PPO on one scale; a mark where the policy became the new π_old.
+    """AM-Q over updates of offline PPO; a dot where the policy became the new π_old.
 
-    All lines begin at one point, so that how many were accepted there is written beside it.
+    Each panel has a scale of its own: one method's gains may be a small part of the other's.
     """
-    figure, panels = plotting.panels(len(WHO), 3.7, 3.0)
-    seeds = sorted(table["seed"].unique())
+    figure, panels = plotting.panels(len(WHO), 3.5, 2.8)
     for axes, (method, (label, colour)) in zip(panels, WHO.items(), strict=True):
         part = table[table["method"] == method]
-        for seed, mine in part.groupby("seed"):
-            marker, line = SEED_STYLES[seeds.index(seed) % len(SEED_STYLES)]
-            for _, one in mine.groupby("member"):
-                axes.plot(one["update"], one["gain"], line, color=colour, alpha=0.6, linewidth=1)
-            taken = mine[mine["accepted"] & (mine["update"] > mine["update"].min())]
-            axes.scatter(taken["update"], taken["gain"], s=22, color=colour, marker=marker,
-                         edgecolor="white", linewidth=0.4, zorder=3)  # fmt: skip
-        _first_check(axes, part)
+        for _, one in part.groupby(["seed", "member"]):
+            axes.plot(one["update"], one["gain"], color=colour, alpha=0.45, linewidth=0.9)
+        taken = part[part["accepted"]]
+        axes.scatter(taken["update"], taken["gain"], s=12, color=colour, zorder=3)
         axes.axhline(0, color="0.4", linestyle=":", linewidth=1)
         axes.set(title=label, xlabel="update")
-    panels[1].sharey(panels[0])  # the two are compared
-    panels[0].autoscale(axis="y")
     panels[0].set_ylabel("AM-Q over that at the first check (%)")
-    styles = zip(seeds, itertools.cycle(SEED_STYLES))
-    panels[1].legend(
-        handles=[Line2D([], [], color="0.35", linewidth=1, markersize=5, linestyle=line,
-                        marker=marker, label=f"seed {seed}") for seed, (marker, line) in styles],
-        loc="center left", bbox_to_anchor=(1, 0.5), title="mark: accepted",
-    )  # fmt: skip
+    panels[-1].set_ylabel("the same, on another scale (%)")
     return figure
-
-
-def _first_check(axes: Axes, part: pd.DataFrame) -> None:
-    """How many were accepted where all lines begin."""
-    first = part[part["update"] == part["update"].min()]
-    taken = first[first["accepted"]]
-    if len(taken):
-        axes.plot(taken["update"].iloc[0], 0, "o", color="0.35", markersize=5, zorder=4)
-    axes.annotate(f"{len(taken)} of {len(first)}\naccepted", (first["update"].iloc[0], 0), (0, -7),
-                  textcoords="offset points", size=7.5, color="0.3", va="top", ha="center",
-                  annotation_clip=False)  # fmt: skip

@@ -21,7 +21,7 @@ from uepo_lib.values import Critic
 SCORES = {
     "published": ("published mean", "mean Q before the end"),
     "dead_zero": ("0 after the end (default)", "mean Q, 0 after the end"),
-    "model_return": ("return in T̂", r"$\Sigma_k \gamma^k \hat r_k + \gamma^H V$"),
+    "model_return": ("return in T̂", r"$\sum_k \gamma^k \hat r_k + \gamma^H V$"),
 }
 """The scores by their names in the library: how figures call them, and what they are."""
 KAPPA_COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
