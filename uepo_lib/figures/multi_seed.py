@@ -101,8 +101,8 @@ def draw_members(table: pd.DataFrame) -> Figure:
     dots: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 4, "color": "0.5"}
     handles = [Line2D([], [], **dots, label="a member; a column a seed")]
     if table.groupby("task")["episodes"].nunique().max() > 1:
-        fewer = "of fewer episodes: more chance"
-        handles.append(Line2D([], [], **dots, markerfacecolor="white", label=fewer))
+        note = "of fewer episodes: more chance"
+        handles.append(Line2D([], [], **dots, markerfacecolor="white", label=note))
     handles.append(Line2D([], [], color="0.2", linewidth=1.4, label="mean of the column"))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
