@@ -147,7 +147,8 @@ here.draw("10_members", members, played, task=", ".join(grid.tasks))
 # %% [markdown]
 # **What to see.** In a column of *fresh noise* members differ by chance alone; fixed seeds differ
 # by more only where they lie wider apart. A bar below that of κ = 0 is a set that is worse on
-# average than zero noise.
+# average than zero noise. Guided and ungated sets pay n plans for one and play fewer episodes, so
+# their members differ by more chance than those of *fresh noise*, which is no reference for them.
 
 # %%
 here.draw("10_beyond_chance", returns, played, task=", ".join(grid.tasks))
@@ -178,7 +179,8 @@ Markdown(f"At $\\kappa = 1$, means over {len(here.budget.seeds)} seeds:\n\n" + "
 #
 # A route is read from the path that an episode took (`maze.route_past`); an episode that does not
 # arrive has none. The first figure shows up to five members of two sets, the first four episodes of
-# each; the second counts all episodes.
+# each; the second counts all episodes, of which guided and ungated sets have fewer: what is dark
+# there may be chance.
 
 # %%
 maze = Study(grid.rivals, here.budget.seeds[0], here.profile, progress=False)
@@ -242,7 +244,9 @@ pd.DataFrame(
 # the simulator. In the table `div` is that to the nearest plan, `low_passed` the same of smoothed
 # plans, `floor` that of two noisy repeats of one behaviour; `plan_rms` and `executed_rms` are plain
 # (RMS) distances of plans and of executed trajectories. `rho` is the rank correlation of div with
-# `executed_rms` over the pairs of members in a state, `rho_rms` that of `plan_rms` with it.
+# `executed_rms` over the pairs of members in a state, `rho_rms` that of `plan_rms` with it. The
+# upper row of the figure compares sets, and each task has its own scale there; the lower row is the
+# question: `rho` beside `rho_rms`, joined for each seed.
 
 # %%
 here.draw("10_distances", distances, compared, task=", ".join(grid.tasks))

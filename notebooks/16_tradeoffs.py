@@ -162,12 +162,12 @@ Markdown(e9.told(needed))
 # %% [markdown]
 # ## All dials on one page
 #
-# A column a dial, and the task it was turned on: above what turning it buys, below what it costs.
-# Thin lines are seeds. For $n$, *fresh noise* is what n equal policies would show; for the ratio,
-# D_diff from the *simulator* is privileged. What $n$, the ratio and the data cost is counted, not
-# measured, and a rising line is the cost: of $n$, the episodes in the environment that choose the
-# best by its return. What $\eta$ and $\tau$ cost is measured: the lower panel is the score, and its
-# fall is the cost.
+# A panel shows what turning a dial buys, on the task in its title. Thin lines are seeds. For $n$,
+# *fresh noise* is what n equal policies would show; for the ratio, D_diff from the *simulator* is
+# privileged. What $n$, the ratio and the data cost is counted, not measured, and stands below each
+# value: of $n$, the episodes in the environment that choose the best by its return. What $\eta$ and
+# $\tau$ cost is measured: the last row is the score, and its fall below the unguided set is the
+# cost.
 
 # %%
 e1 = seed_sets.grid_of(here.profile)
@@ -181,6 +181,8 @@ shown_on = ", ".join(dict.fromkeys(page["task"]))
 here.draw("16_dials", page, [*seed_runs, *dial_runs, *ratio_runs, *data_runs], task=shown_on)
 
 # %% [markdown]
-# **How to read it for your own task.** A dial is worth turning as long as the upper line rises,
-# beyond the spread of its seeds and beyond the control drawn with it, and you can afford the cost
-# below: what is counted for $n$, the ratio and the data, the loss of score for $\eta$ and $\tau$.
+# **How to read it for your own task.** A dial is worth turning as long as what it buys rises,
+# beyond the spread of its seeds and, where one is drawn, beyond the control, and you can afford the
+# cost: what is counted for $n$, the ratio and the data, the loss of score for $\eta$ and $\tau$.
+# These two have no control here; whether noise of equal power moves what is done as far is asked in
+# [10](10_multi_seed_ablation.ipynb).

@@ -7,9 +7,15 @@ import pytest
 
 from uepo_lib.diagnostics import COLLAPSE, FAR_START, SIGNATURES, THRESHOLDS, WORSE_MODEL
 from uepo_lib.expectations import MET, OPEN, UNMET, by_place, seen
-from uepo_lib.experiments import failure_expected, failure_verdict, initial_expected
+from uepo_lib.experiments import (
+    failure_expected,
+    failure_verdict,
+    initial_expected,
+    initial_verdict,
+)
 from uepo_lib.experiments.failure_pipeline import CAUSES, HEALTHY
 from uepo_lib.experiments.failure_worlds import MAZE, TOY
+from uepo_lib.experiments.initial_expected import NOT_REACHED
 from uepo_lib.experiments.initial_model import BIASED, DATA, WHOLE
 
 
@@ -59,8 +65,11 @@ def test_seeds_that_disagree_leave_an_expectation_open() -> None:
     assert found[1:3] == [OPEN, OPEN]
 
 
-def followed(model: float, kept: float, drawn: float, begun: float = 1.0) -> pd.DataFrame:
-    """The bias falls by the same factor in each of three rounds."""
+def followed(
+    model: float, kept: float, drawn: float, begun: float = 1.0, filled: float = 1.0
+) -> pd.DataFrame:
+    """The bias falls by the same factor in each of three rounds; T̂'s own transitions are ``filled``
+    of what was wanted."""
     rows = [
         (seed, source, how, r, begun * share**r)
         for seed in range(3)
@@ -69,7 +78,10 @@ def followed(model: float, kept: float, drawn: float, begun: float = 1.0) -> pd.
         for r in range(4)
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["seed", "source", "acceptance", "round", "bias"])
-    return table.assign(bias=table["bias"].where(table["source"] != "D alone", 0.0))
+    wanted = 200.0 * (table["round"] > 0) * (table["source"] != "D alone")
+    volume = wanted.where(table["source"] != "model", filled * wanted)
+    bias = table["bias"].where(table["source"] != "D alone", 0.0)
+    return table.assign(volume=volume, wanted=wanted, bias=bias)
 
 
 def test_rounds_are_held_against_the_toy() -> None:
@@ -79,6 +91,27 @@ def test_rounds_are_held_against_the_toy() -> None:
     assert "0.30 on average" in found[0] and "0.73 is left after 3 rounds" in found[1]
     nothing = words(initial_expected.of_rounds(followed(0.5, 0.5, 0.5, begun=-1.0)))
     assert nothing[:3] == [OPEN] * 3  # no bias was there that could be kept
+
+
+def test_two_thirds_were_expected_where_the_ratio_is_filled() -> None:
+    short = followed(0.5, 0.3, 0.1, filled=0.6)
+    found = initial_expected.of_rounds(short)
+    assert words(found) == [NOT_REACHED, MET, MET, MET]  # the others say nothing of a ratio
+    assert "60% to 60%" in found[0] and "keeps 0.50" in found[0]
+    one = short["seed"].eq(1) & short["source"].eq("model")
+    short.loc[one, "volume"] = short.loc[one, "wanted"]
+    short.loc[one, "bias"] = (2 / 3) ** short.loc[one, "round"]
+    found = initial_expected.of_rounds(short)
+    assert words(found)[0] == MET and "filled (1 of 3 seeds)" in found[0]
+    short.loc[one & short["round"].eq(2), "volume"] = 100.0  # one round of it is not
+    assert words(initial_expected.of_rounds(short))[0] == NOT_REACHED
+
+
+def test_the_linear_world_keeps_what_the_volume_says() -> None:
+    chain = initial_verdict.in_the_toy(followed(0.5, 0.3, 0.1, filled=0.5), size=100)
+    assert set(chain["source"]) == {initial_verdict.TOY}
+    for _, one in chain.groupby("seed"):  # 100 of D_diff beside 100 of D
+        assert one["bias"].tolist() == pytest.approx([1, 0.5, 0.25, 0.125])
 
 
 # ---- E8 ------------------------------------------------------------------------------------------

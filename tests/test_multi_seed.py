@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.collections import PathCollection
 from tiny_study import TINY_SEEDS, settled, tiny
 from torch import Tensor
 
@@ -315,6 +316,9 @@ def test_an_odd_panel_of_routes_says_why() -> None:
     assert multi_seed_routes._routes_title("n Gaussians", 0 * reached) == "n Gaussians: no arrivals"
     assert multi_seed_routes._routes_title("guided", 0.5 * reached) == "guided:\n50% arrive"
     assert multi_seed_routes._routes_title("clone", reached / 200) == "clone:\n0.5% arrive"
+    assert multi_seed_routes._routes_title("guided", reached, 4) == "guided: 4 episodes"
+    seldom = multi_seed_routes._routes_title("guided", 0.5 * reached, 4)
+    assert seldom == "guided:\n4 episodes, 50% arrive"
 
 
 @pytest.mark.parametrize(("routes", "named"), [([0, 3], False), ([0, -1], True)])
@@ -332,6 +336,20 @@ def test_sets_that_stand_side_by_side_differ_in_colour() -> None:
     sets = [fixed(0.5), fixed(1.0), FRESH, GUIDED, UNGATED, GAUSSIANS]
     assert len({drawn.colour_of(name) for name in sets}) == len(sets)
     assert drawn.alpha_of(fixed(0.25)) < drawn.alpha_of(fixed(0.5))
+
+
+@pytest.mark.parametrize("few", [2, 8])
+def test_means_of_fewer_episodes_are_drawn_open_and_say_so(few: int) -> None:
+    rows = [("hopper", seed, name, episodes, i, 10.0 * i)
+            for name, episodes in ((fixed(1.0), 8), (GUIDED, few)) for seed in (0, 1)
+            for i in range(3)]  # fmt: skip
+    columns = ["task", "seed", "set", "episodes", "member", "score"]
+    axes = plotting.draw("10_members", pd.DataFrame(rows, columns=columns)).axes[0]
+    ticks = [text.get_text().replace("\u00a0", " ") for text in axes.get_xticklabels()]
+    assert ticks == [fixed(1.0), f"{GUIDED}\n({few} episodes)" if few < 8 else GUIDED]
+    dots = [found for found in axes.collections if isinstance(found, PathCollection)]
+    filled = [len(found.get_facecolor()) > 0 for found in dots]
+    assert filled == [True, True, few == 8, few == 8]
 
 
 def test_a_task_without_a_floor_is_named() -> None:

@@ -400,3 +400,23 @@ def test_a_control_that_two_epsilons_share_is_shown_once() -> None:
     assert set(gone["source"]) == {"simulator"} and set(gone["epsilon"]) == {0.01}
     assert len(shown._once(whole[whole["acceptance"] == "kl"])) == 2  # no controls, all kept
     plotting.draw("11_selection", whole)
+
+
+def test_a_mean_of_the_ratio_is_one_of_all_seeds() -> None:
+    """A seed that does not fill ratio 2 must not look like an effect of the ratio."""
+    rows = [("model", r, 0.05, how, seed, "held-out medium", step, gain)
+            for seed, gain in ((0, 1.0), (1, 3.0)) for r in (1.0, 2.0) for how in ("kl", "random")
+            for step in (1, 10) if (seed, r) != (1, 2.0)]  # fmt: skip
+    columns = ["source", "ratio", "epsilon", "acceptance", "seed", "data", "step", "gain"]
+    table = pd.DataFrame(rows, columns=columns)
+    one = table[(table["acceptance"] == "kl") & (table["step"] == 1)]
+    whole, some = shown.means_of_all(one, "ratio", "gain", seeds=2)
+    assert whole.to_dict() == {1.0: 2.0} and some.to_dict() == {2.0: 1.0}
+    figure = plotting.draw("11_ratio", table)
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert list(lines["D_diff from T̂_init, filtered"].get_xdata()) == [1.0]
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert any(text.startswith("open: ") for text in said)
+    everyone = plotting.draw("11_ratio", table[table["ratio"] == 1.0])
+    said = [text.get_text() for text in everyone.legends[0].get_texts()]
+    assert not any(text.startswith("open: ") for text in said)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny_study import settled, tiny
 
-from uepo_lib import dynamics_training, extraction, preparation, profiles, values
+from uepo_lib import dynamics_training, extraction, plotting, preparation, profiles, values
 from uepo_lib.errors import UsageError
 from uepo_lib.experiments import data_need, seed_sets, tradeoffs
 from uepo_lib.experiments.data_need import CLONE, SELECTED, ZERO, DataGrid
@@ -228,6 +228,28 @@ def test_the_best_of_n_costs_the_episodes_that_choose_it() -> None:
     shown = page[page["line"] == SEEDS].pivot(index="value", columns="row", values="y")
     assert shown["costs"].tolist() == [0, 20, 100]
     assert shown["buys"].tolist() == [40, 50, 50]
+
+
+def test_counted_costs_stand_below_values_and_measured_dials_start_at_zero() -> None:
+    lines = {"n": SEEDS, "eta": "guided", "tau": "guided", "ratio": "model", "data": "zero noise"}
+    rows = [
+        ("hopper-medium", which, value, row, f"{row} of {which}", line, seed, 10.0 + y)
+        for which, line in lines.items()
+        for value in (0.0 if line == "guided" else 0.5, 1.0, 2.0)
+        for row, y in (("buys", value), ("costs", 1000 * value))
+        for seed in (0, 1)
+    ]
+    columns = ["task", "dial", "value", "row", "measure", "line", "seed", "y"]
+    figure = plotting.draw("16_dials", pd.DataFrame(rows, columns=columns))
+    panels = {axes.get_label(): axes for axes in figure.axes}
+    assert [text.get_text() for text in panels["n"].get_xticklabels()][1:] == [
+        "1\n1,010",
+        "2\n2,010",
+    ]
+    assert panels["n"].get_xlabel().endswith("below: costs of n")
+    for kind in ("buys", "costs"):
+        low, high = panels[f"{kind} eta"].get_ylim()
+        assert (low, high) == panels[f"{kind} tau"].get_ylim() and low == 0 and high > 12
 
 
 @pytest.mark.parametrize("profile", ["smoke", "laptop", "full", "paper"])

@@ -12,9 +12,12 @@ from uepo_lib.expectations import MET, OPEN, UNMET, seen
 from uepo_lib.experiments.epsilon_verdict import MARGIN
 from uepo_lib.experiments.initial_model import BIASED, SHARES, WHOLE
 from uepo_lib.experiments.initial_verdict import BIAS
+from uepo_lib.experiments.sensitivity_verdict import FILLED
 
 ROUND = 0.1
 """A share that is kept a round is two thirds if it is within this of it."""
+NOT_REACHED = "**not reached**"
+"""The word of ``sensitivity_verdict`` for a ratio that D_diff did not have: it says neither."""
 POOR = min(SHARES, key=lambda name: SHARES[name])
 
 
@@ -49,18 +52,37 @@ def of_rounds(followed: pd.DataFrame) -> list[str]:
     own, kept, drawn = (_left(wide, *chain, last) for chain in (
         ("model", "kl"), ("simulator", "kl"), ("simulator", "random")
     ))  # fmt: skip
-    each = own.clip(lower=0) ** (1 / last)
     path = pd.DataFrame(wide["simulator", "kl"]).diff(axis=1).drop(columns=0)
     known = own.notna()
     return [
-        f"Model transitions keep two thirds of the bias a round: {each.mean():.2f} on average: "
-        f"{seen(((each - 2 / 3).abs() <= ROUND)[known])}.",
+        _two_thirds(followed, own.clip(lower=0) ** (1 / last)),
         f"Random real ones keep nothing (up to {BIAS:g}): {drawn.mean():.2f} is left after {last} "
         f"rounds: {seen((drawn <= BIAS)[known])}.",
         f"The filter keeps something between: {kept.mean():.2f}, against {drawn.mean():.2f} at "
         f"random and {own.mean():.2f} of T̂'s own: {seen(((drawn < kept) & (kept < own))[known])}.",
         f"Under the filter the bias shrinks from round to round: {seen((path < 0).all(axis=1))}.",
     ]
+
+
+def _two_thirds(followed: pd.DataFrame, each: pd.Series) -> str:
+    """``each`` is what T̂'s own transitions keep a round, by seed. Two thirds were expected where
+    the ratio is filled: in seeds whose every round has :data:`FILLED` of the wanted volume."""
+    own = followed[(followed["source"] == "model") & (followed["acceptance"] == "kl")]
+    own = own[own["round"] > 0]
+    shares = (own["volume"] / own["wanted"]).groupby(own["seed"]).min()
+    full = shares.index[shares >= FILLED]
+    if not len(full):
+        return (
+            "Where the ratio is filled, model transitions keep two thirds of the bias a round: no "
+            f"seed fills {FILLED:.0%} of the wanted volume in every round (by seed "
+            f"{shares.min():.0%} to {shares.max():.0%} in the emptiest); what passed keeps "
+            f"{each.mean():.2f} on average: {NOT_REACHED}."
+        )
+    met = ((each[full] - 2 / 3).abs() <= ROUND)[each[full].notna()]
+    return (
+        f"Where the ratio is filled ({len(full)} of {len(shares)} seeds), model transitions keep "
+        f"two thirds of the bias a round: {each[full].mean():.2f} on average: {seen(met)}."
+    )
 
 
 def _by_init(gained: pd.DataFrame, source: str, column: str = "gain") -> pd.DataFrame:

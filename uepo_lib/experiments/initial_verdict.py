@@ -22,6 +22,9 @@ BIAS = 0.1
 ALIKE = 0.1
 """Of all trajectories: acceptances that differ by no more are alike."""
 
+TOY = "linear world"
+"""Of a chain: not measured, but computed."""
+
 _CELL = ["source", "acceptance", "step"]
 
 
@@ -91,11 +94,12 @@ def helps(gained: pd.DataFrame) -> pd.DataFrame:
 def chains(table: pd.DataFrame) -> pd.DataFrame:
     """The bias round by round from the biased T̂_init, a row a seed, chain and round.
 
-    Columns seed, source, acceptance, round, bias; and the chain "D alone" with the bias of D's own
-    model, the level that a chain should come down to, at every round.
+    Columns seed, source, acceptance, round, volume and wanted (of D_diff; 0 in round 0), bias; and
+    the chain "D alone" with the bias of D's own model, the level that a chain should come down to,
+    at every round.
     """
     once = table[table["step"] == 1]
-    columns = ["seed", "source", "acceptance", "round", "bias"]
+    columns = ["seed", "source", "acceptance", "round", "volume", "wanted", "bias"]
     started = once[(once["init"] == BIASED) & (once["round"] == 0)]
     later = once[(once["init"] == BIASED) & (once["real"] == "D") & (once["round"] > 0)]
     last = int(later["round"].max())
@@ -109,6 +113,22 @@ def chains(table: pd.DataFrame) -> pd.DataFrame:
         level.assign(source="D alone", acceptance="none", round=r)[columns] for r in range(last + 1)
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def in_the_toy(followed: pd.DataFrame, size: int) -> pd.DataFrame:
+    """The chain of T̂'s own transitions as the linear world has it, at the volumes that passed.
+
+    Columns as of :func:`chains`. Of what T̂_init's bias exceeds that of D alone, each round leaves
+    |D_diff| / (|D| + |D_diff|), with ``size`` |D|: the rest of what T̂ is fitted to is right.
+    """
+    own = followed[(followed["source"] == "model") & (followed["acceptance"] == "kl")]
+    alone = followed[followed["source"] == "D alone"].set_index(["seed", "round"])["bias"]
+    own = own.sort_values(["seed", "round"])
+    level = alone.reindex(pd.MultiIndex.from_frame(own[["seed", "round"]])).to_numpy()
+    kept = (own["volume"] / (size + own["volume"])).where(own["round"] > 0, 1.0)
+    begun = own.groupby("seed")["bias"].transform("first") - level
+    bias = level + begun * kept.groupby(own["seed"]).cumprod()
+    return own.assign(source=TOY, acceptance="model", bias=bias).reset_index(drop=True)
 
 
 def reinforcement(followed: pd.DataFrame) -> pd.DataFrame:

@@ -153,18 +153,19 @@ def _of_routes(modes: Tensor) -> dict[str, float]:
 
 
 def members_table(study: Study, grid: SeedGrid | None = None) -> pd.DataFrame:
-    """Every member's mean normalised score: columns task, seed, set, member, score."""
+    """Every member's mean normalised score: columns task, seed, set, episodes, member, score."""
     grid = grid or grid_of(study.profile)
     rows = []
     for name, product in plays(study, grid).items():
+        about = (study.task.name, study.seed, name, product.value.returns.shape[1])
         for i, mean in enumerate(product.value.returns.mean(1).tolist()):
-            score = study.task.robot.normalised(mean)
-            rows.append((study.task.name, study.seed, name, i, score))
-    return pd.DataFrame(rows, columns=["task", "seed", "set", "member", "score"])
+            rows.append((*about, i, study.task.robot.normalised(mean)))
+    return pd.DataFrame(rows, columns=["task", "seed", "set", "episodes", "member", "score"])
 
 
 def route_shares(study: Study, grid: SeedGrid | None = None) -> pd.DataFrame:
-    """Of every set on the maze, the routes of each member: columns set, member, route, share."""
+    """Of every set on the maze, the routes of each member: columns set, episodes (of a member),
+    member, route, share."""
     grid = grid or grid_of(study.profile)
     rows = []
     for name, product in plays(study, grid).items():
@@ -172,8 +173,8 @@ def route_shares(study: Study, grid: SeedGrid | None = None) -> pd.DataFrame:
         for i, mine in enumerate(modes):
             for route, about in enumerate(ROUTES):
                 share = float((mine == route).float().mean())
-                rows.append((name, i, about.name, round(share, 3)))
-    return pd.DataFrame(rows, columns=["set", "member", "route", "share"])
+                rows.append((name, modes.shape[1], i, about.name, round(share, 3)))
+    return pd.DataFrame(rows, columns=["set", "episodes", "member", "route", "share"])
 
 
 # -- distances

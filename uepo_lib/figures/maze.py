@@ -17,7 +17,8 @@ from uepo_lib import episodes, modes, plotting
 from uepo_lib.datasets import Dataset
 from uepo_lib.maze import GOAL_CENTRE, GOAL_RADIUS, MAP, ROUTES, centre, route_taken
 
-PALETTE = [plotting.COLOURS[name] for name in ("UEPO", "BC", "model", "control", "highlight")]
+PALETTE = ("#7B4FB5", "#A8A020", "#882255", "#222222", "#2A8C82")
+"""Of routes and other known behaviours: none is a method's, beside which 10 shows them."""
 EVERY = 4
 """One step in so many is drawn."""
 

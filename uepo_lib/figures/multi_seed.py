@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -75,36 +78,53 @@ def furthest(found: Played) -> tuple[int, int]:
 
 @plotting.figure("10_members")
 def draw_members(table: pd.DataFrame) -> Figure:
-    """Every member a dot, a column a seed of the set; a bar is the column's mean."""
+    """Every member a dot, a column a seed of the set; a bar is the column's mean. Open dots are
+    means of fewer episodes than the other sets', and spread more by chance."""
     names = list(table["task"].unique())
-    figure, panels = plt.subplots(len(names), 1, figsize=(7.6, 2.3 * len(names)), squeeze=False)
+    figure, panels = plt.subplots(len(names), 1, figsize=(7.8, 2.6 * len(names)), squeeze=False)
     for axes, task in zip(panels[:, 0], names, strict=True):
         part = table[table["task"] == task]
-        shown = list(part["set"].unique())
-        seeds = sorted(part["seed"].unique())
+        shown, seeds = list(part["set"].unique()), sorted(part["seed"].unique())
+        counts = part.groupby("set")["episodes"].first()
         for place, name in enumerate(shown):
             mine = part[part["set"] == name]
+            fewer = counts[name] < counts.max()
             for s, seed in enumerate(seeds):
                 scores = mine.loc[mine["seed"] == seed, "score"].to_numpy()
-                if not len(scores):
-                    continue
-                x = place + 0.22 * (s - (len(seeds) - 1) / 2)
-                axes.scatter(
-                    np.full(len(scores), x), scores, s=13, alpha=0.7, color=colour_of(name),
-                    linewidth=0,
-                )  # fmt: skip
-                axes.hlines(scores.mean(), x - 0.09, x + 0.09, color="0.2", linewidth=1.4)
-        labels = [name.replace(", ", ",\n").replace(" noise", "\nnoise") for name in shown]
-        labels = [name.replace("n G", "n\nG").replace(" dens", "\ndens") for name in labels]
-        axes.set_xticks(range(len(shown)), [label.replace("\n\n", "\n") for label in labels])
+                if len(scores):
+                    x = place + 0.22 * (s - (len(seeds) - 1) / 2)
+                    _column(axes, x, scores, colour_of(name), filled=not fewer)
+        axes.set_xticks(range(len(shown)), [_tick(name, counts) for name in shown])
         axes.tick_params(axis="x", labelsize=7.5)
-        axes.set(ylabel="normalised score", title=task)
+        axes.set(ylabel="normalised score", title=f"{task}, {counts.max()} episodes a member")
         axes.grid(visible=False, axis="x")
-    dot = Line2D([], [], linestyle="", marker="o", markersize=4, color="0.5",
-                 label="a member; a column a seed")  # fmt: skip
-    bar = Line2D([], [], color="0.2", linewidth=1.4, label="mean of the column")
-    figure.legend(handles=[dot, bar], loc="outside upper center", ncols=2)
+    dots: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 4, "color": "0.5"}
+    handles = [Line2D([], [], **dots, label="a member; a column a seed")]
+    if table.groupby("task")["episodes"].nunique().max() > 1:
+        note = "of fewer episodes: more chance"
+        handles.append(Line2D([], [], **dots, markerfacecolor="white", label=note))
+    handles.append(Line2D([], [], color="0.2", linewidth=1.4, label="mean of the column"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
+
+
+def _column(axes: Axes, x: float, scores: np.ndarray, colour: str, *, filled: bool) -> None:
+    axes.scatter(
+        np.full(len(scores), x), scores, s=13, alpha=0.7, edgecolor=colour,
+        facecolor=colour if filled else "none", linewidth=0 if filled else 1,
+    )  # fmt: skip
+    axes.hlines(scores.mean(), x - 0.09, x + 0.09, color="0.2", linewidth=1.4)
+
+
+def _tick(name: str, counts: pd.Series) -> str:
+    """A set's name in short lines, with its episodes where others play more."""
+    few = counts[name] < counts.max()
+    return f"{_short(name)}\n({counts[name]} episodes)" if few else _short(name)
+
+
+def _short(name: str) -> str:
+    """A set's name in lines that fit below a column; κ stays with its value."""
+    return textwrap.fill(name.replace(" = ", "\u00a0=\u00a0"), 10)
 
 
 @plotting.figure("10_beyond_chance")
@@ -126,8 +146,9 @@ def draw_beyond_chance(table: pd.DataFrame) -> Figure:
     panels[0, 0].set_ylabel("sd of members' true means\n(points of score)")
     panels[1, 0].set_ylabel("best of n − mean of the set,\non other episodes (points)")
     handles, labels = panels[1, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels),
-                  title="lower row")  # fmt: skip
+    handles.append(Line2D([], [], color="0.5", linewidth=0.9, alpha=0.7))
+    figure.legend(handles, [*labels, "thin: one seed"], loc="outside upper center",
+                  ncols=len(handles), title="lower row")  # fmt: skip
     return figure
 
 
@@ -157,30 +178,60 @@ def _best(axes: Axes, part: pd.DataFrame) -> None:
 
 @plotting.figure("10_distances")
 def draw_distances(table: pd.DataFrame) -> Figure:
-    """div of plans against the distance of what is done, a dot a set and seed; dashed: div between
-    two noisy repeats of one behaviour, where it is known; the legend names where it is not."""
-    table = table.dropna(subset=["executed_rms"])
-    names = list(table["task"].unique())
-    figure, panels = plotting.panels(len(names), 2.9, 3.0)
-    for axes, task in zip(panels, names, strict=True):
-        part = table[table["task"] == task]
-        for name, mine in part.groupby("set", sort=False):
-            marker = "x" if name == UNGATED else "o"
-            axes.scatter(
-                mine["div"], mine["executed_rms"], color=colour_of(str(name)), marker=marker,
-                s=26, label=str(name), alpha=alpha_of(str(name)),
-            )  # fmt: skip
-        floor = part["floor"].mean()
-        if np.isfinite(floor):
-            axes.axvline(floor, color="0.5", linestyle="--", linewidth=1)
-        axes.set(title=task, xlabel="div to the nearest plan", xlim=(0, None), ylim=(0, None))
-    panels[0].set_ylabel("RMS distance of what is done\n(standard deviations of a state)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    floors = table.groupby("task", sort=False)["floor"].mean()
+    """Above: div of plans against the distance of what is done, a dot a set and seed; dashed: div
+    between two noisy repeats of one behaviour, where it is known. Below: how well each of two
+    distances of plans ranks what pairs of members do in a state."""
+    done = table.dropna(subset=["executed_rms"])
+    names, sets = list(done["task"].unique()), list(dict.fromkeys(done["set"]))
+    figure, rows = plt.subplots(2, len(names), figsize=(3.7 * len(names), 5.6), squeeze=False)
+    for task, above, below in zip(names, *rows, strict=True):
+        part = done[done["task"] == task]
+        _apart(above, part)
+        above.set(title=task, xlabel="div to the nearest plan", xlim=(0, None), ylim=(0, None))
+        _ranks(below, part, sets)
+        below.sharey(rows[1, 0])
+    rows[0, 0].set_ylabel("RMS distance of what is done\n(standard deviations of a state)")
+    rows[1, 0].set_ylabel("rank correlation with it,\nover pairs in a state")
+    handles, labels = rows[0, 0].get_legend_handles_labels()
+    floors = done.groupby("task", sort=False)["floor"].mean()
     handles.append(Line2D([], [], color="0.5", linestyle="--", linewidth=1))
     labels.append(_repeats(list(floors[floors.isna()].index)))
-    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    for distance, face in (("div", "0.4"), ("plain distance", "white")):
+        handles.append(Line2D([], [], linestyle="", marker="o", color="0.4", markerfacecolor=face))
+        labels.append(f"lower row: ρ of {distance}")
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    absent = [name for name in dict.fromkeys(table["set"]) if name not in sets]
+    if absent:
+        figure.supxlabel(f"not executed from logged states: {'; '.join(absent)}", size=8)
     return figure
+
+
+def _apart(axes: Axes, part: pd.DataFrame) -> None:
+    for name, mine in part.groupby("set", sort=False):
+        axes.scatter(
+            mine["div"], mine["executed_rms"], color=colour_of(str(name)),
+            marker="x" if name == UNGATED else "o", s=26, label=str(name),
+            alpha=alpha_of(str(name)),
+        )  # fmt: skip
+    floor = part["floor"].mean()
+    if np.isfinite(floor):
+        axes.axvline(floor, color="0.5", linestyle="--", linewidth=1)
+
+
+def _ranks(axes: Axes, part: pd.DataFrame, sets: list[str]) -> None:
+    """Two dots a seed, joined: ρ of div, and of the plain distance of plans."""
+    axes.axhline(0, color="0.4", linestyle=":", linewidth=1)
+    for place, name in enumerate(sets):
+        mine, paint = part[part["set"] == name], colour_of(name)
+        ends = mine[["rho", "rho_rms"]].to_numpy().T
+        at = np.array([[place - 0.16], [place + 0.16]]) * np.ones_like(ends)
+        axes.plot(at, ends, color=paint, alpha=0.35, linewidth=0.9)
+        for x, y, face in zip(at, ends, (paint, "white"), strict=True):
+            axes.scatter(
+                x, y, s=22, facecolor=face, edgecolor=paint, alpha=alpha_of(name), zorder=3
+            )
+    axes.set_xticks(range(len(sets)), [_short(name) for name in sets], fontsize=7.5)
+    axes.grid(visible=False, axis="x")
 
 
 def _repeats(unknown: list[str]) -> str:

@@ -63,7 +63,9 @@ def draw_routes(table: pd.DataFrame) -> Figure:
         wide = wide[[route.name for route in ROUTES]]
         sns.heatmap(wide, vmin=0, vmax=1, cmap="Blues", cbar=False, ax=axes, linewidths=0.4)
         shades = axes.collections[0]
-        axes.set_title(_routes_title(name, wide), size=8)
+        counts = table.groupby("set")["episodes"].first()
+        few = int(counts[name]) if counts[name] < counts.max() else 0
+        axes.set_title(_routes_title(name, wide, few), size=8)
         axes.set_xticks(np.arange(len(short)) + 0.5, short, rotation=0, fontsize=7.5)
         axes.set(xlabel="", ylabel="", yticks=[])
         axes.tick_params(labelbottom=True)
@@ -73,13 +75,14 @@ def draw_routes(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _routes_title(name: str, shares: pd.DataFrame) -> str:
-    """A set's name, with what an odd picture means: one member fills it, or many episodes (members
-    play equally many) do not arrive and are in no square."""
+def _routes_title(name: str, shares: pd.DataFrame, few: int = 0) -> str:
+    """A set's name, with what an odd picture means: one member fills it, members play but a ``few``
+    episodes, or many episodes (members play equally many) do not arrive and are in no square."""
     arrive = float(shares.sum(axis=1).mean())
     if arrive == 0:
         return f"{name}: no arrivals"
     notes = ["one member"] if len(shares) == 1 else []
+    notes += [f"{few} episodes"] if few else []
     if arrive < 0.95:
         share = "<0.1%" if arrive < 0.001 else f"{arrive:.{0 if arrive >= 0.01 else 1}%}"
         notes.append(f"{share} arrive")
@@ -104,16 +107,19 @@ def draw_coverage(table: pd.DataFrame) -> Figure:
         left.plot(mine.index, mine, style, marker="o", markersize=3, color=colour_of(name),
                   alpha=alpha_of(name), zorder=3 if style == "--" else 2,  # dashes on equal lines
                   label=plotting.counted(name, table[table["set"] == name], table))  # fmt: skip
-    left.set(xlabel="n", ylabel="routes reached (of 4)", ylim=(0, 4.2))
+    left.set(xlabel="n", ylabel="routes reached (of 4)", ylim=(-0.1, 4.2))
     left.set_xticks(sorted(table["n"].unique()))
     largest = table[table["n"] == table["n"].max()]
     for place, name in enumerate(names):
         values = largest.loc[largest["set"] == name, "persistence"].to_numpy()
+        if not np.isfinite(values).any():  # nobody arrives twice: an empty row is no zero
+            right.text(0.5, place, "no two arrivals", ha="center", va="center", size=7.5,
+                       bbox={"facecolor": "white", "linewidth": 0, "pad": 1})  # fmt: skip
         right.scatter(values, np.full(len(values), place), color=colour_of(name), s=18, zorder=3,
                       alpha=alpha_of(name))  # fmt: skip
     right.set_yticks(range(len(names)), names, fontsize=7.5)
     right.set(xlabel="same route in two arrivals (share)", xlim=(-0.03, 1.03))
-    right.invert_yaxis()
+    right.set_ylim(len(names) - 0.5, -0.5)
     handles = left.get_legend_handles_labels()
     figure.legend(*handles, loc="outside right center", handlelength=4.5)
     return figure

@@ -23,14 +23,21 @@ AXES = {
     "ratio": "|D_diff| / |D|", "data": "share of D",
 }  # fmt: skip
 COLOURS = {
-    fixed(1.0): "UEPO", FRESH: "control", "guided": "highlight", CLONE: "BC", ZERO: "data",
+    fixed(1.0): "UEPO", FRESH: "control", "guided": "model", CLONE: "BC", ZERO: "data",
     SELECTED: "UEPO", **{source: colour for source, (_, colour) in SOURCES.items()},
 }  # fmt: skip
+"""Blue is the paper's way of what a panel compares; every other colour has one meaning."""
 NAMES = {source: name for source, (name, _) in SOURCES.items()}
 """Of lines whose name in the table is E2's short one."""
 DONE, SCORE = "RMS distance of what is done", "normalised score, mean of members"
-TITLES = {DONE: f"{DONE}\n(std of a state)", SCORE: f"{SCORE}\n(a fall is the cost)"}
+GAIN = "T̂'s error below T̂_init's, log₂, no filter"
+LABELS = {
+    DONE: f"{DONE}\n(std of a state)", SCORE: "mean normalised score\n(a fall is the cost)",
+    GAIN: "log2(error of T̂_init / error of T̂),\nno filter; above 0: D_diff helps",
+}  # fmt: skip
 """Of measures whose name in the table says neither unit nor direction."""
+MEASURED = ("eta", "tau")
+"""Dials whose cost is measured; what the others cost is counted."""
 _SEEDS = "best of n, other episodes"
 _COLUMNS = ["task", "dial", "value", "row", "measure", "line", "seed", "y"]
 
@@ -83,8 +90,7 @@ def _of_ratio(ratios: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in found.itertuples():
         about = (epsilon.TASK, "ratio", row.ratio)
-        gain = "T̂'s error below T̂_init's, log₂, no filter"
-        rows.append((*about, BUYS, gain, row.source, row.seed, row.gain))
+        rows.append((*about, BUYS, GAIN, row.source, row.seed, row.gain))
         rows.append((*about, COSTS, "transitions made", row.source, row.seed, row.volume))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -103,44 +109,65 @@ def _of_data(data: pd.DataFrame) -> pd.DataFrame:
 
 @plotting.figure("16_dials")
 def draw_dials(table: pd.DataFrame) -> Figure:
-    """A column a dial and its task: above what turning it buys, below what it costs; every seed is
-    seen. What n, the ratio and the data cost is counted, not measured; η and τ have one scale."""
-    names = [dial for dial in AXES if dial in set(table["dial"])]
-    figure, panels = plt.subplots(2, len(names), figsize=(2.5 * len(names), 5.8), squeeze=False)
-    if {"eta", "tau"} <= set(names):
-        for row in panels:
-            row[names.index("tau")].sharey(row[names.index("eta")])
-    for column, dial in enumerate(names):
-        for row, kind in enumerate((BUYS, COSTS)):
+    """What turning each dial buys, and what it costs; every seed is seen. Above, dials whose cost
+    is counted: it stands below each value. Below, η and τ on one scale: what is done, and the
+    score."""
+    counted = [dial for dial in AXES if dial not in MEASURED]
+    mosaic: list[Any] = [[dial for dial in counted for _ in MEASURED]] + [
+        [f"{kind} {dial}" for dial in MEASURED for _ in counted] for kind in (BUYS, COSTS)
+    ]
+    figure, panels = plt.subplot_mosaic(mosaic, figsize=(8.8, 8.6), height_ratios=(1.15, 1, 1))
+    for dial in counted:
+        _draw_counted(panels[dial], table[table["dial"] == dial], dial)
+    for kind in (BUYS, COSTS):
+        first = panels[f"{kind} {MEASURED[0]}"]
+        for dial in MEASURED:
             part = table[(table["dial"] == dial) & (table["row"] == kind)]
-            _draw_dial(panels[row, column], part, dial, single=kind == COSTS)
-        task = table.loc[table["dial"] == dial, "task"].iloc[0]
-        slice_ = ", slice" if dial == "ratio" else ""  # E2 learns from a part of its task's data
-        panels[1, column].set_xlabel(f"{AXES[dial]}\n{task}{slice_}")
-        handles, labels = panels[0, column].get_legend_handles_labels()
-        if len(labels) > 1:  # under the column: above, it would cover lines
-            below = panels[1, column]
-            below.legend(
-                handles, labels, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.33)
-            )
+            axes = panels[f"{kind} {dial}"]
+            if axes is not first:
+                axes.sharey(first)
+            _draw_measured(axes, part, dial)
+        first.set_ylim(0, None)  # last: it ends the scaling to what is drawn
+        first.legend(loc="lower left")
     return figure
 
 
-def _draw_dial(axes: Axes, part: pd.DataFrame, dial: str, single: bool) -> None:
-    lines = list(dict.fromkeys(part["line"]))
-    counted = single and part.groupby("value")["y"].nunique().max() == 1
-    for line in lines[:1] if counted else lines:
-        mine = part[part["line"] == line]
-        colour = plotting.COLOURS["data" if counted else COLOURS[line]]
+def _draw_counted(axes: Axes, part: pd.DataFrame, dial: str) -> None:
+    bought, cost = part[part["row"] == BUYS], part[part["row"] == COSTS]
+    for line in dict.fromkeys(bought["line"]):
+        mine, colour = bought[bought["line"] == line], plotting.COLOURS[COLOURS[line]]
         plotting.seed_lines(axes, mine, "value", "y", colour, NAMES.get(line, line))
-    measure = str(part["measure"].iloc[0])
-    axes.set_title(TITLES.get(measure, measure), size=7.5)
     if dial == "data":
         axes.set_xscale("log")
-        if single:  # transitions: their number goes with the share
-            axes.set_yscale("log")
-    if dial == "n":
-        axes.set_xticks(sorted(part["value"].unique()))
+        axes.minorticks_off()
+    if dial == "ratio":
+        axes.axhline(0, color="0.4", linestyle=":", linewidth=1)
+    else:
+        axes.set_ylim(0, None)
+    paid = cost.groupby("value")["y"].first()
+    if dial == "ratio":  # two small ratios would print over one another
+        paid = paid[(paid.index == paid.index.min()) | (paid.index >= 1)]
+    axes.set_xticks(paid.index, [f"{value:g}\n{count:,.0f}" for value, count in paid.items()])
+    axes.set_xlabel(f"{AXES[dial]}\nbelow: {cost['measure'].iloc[0]}")
+    _name(axes, bought, dial)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.36))
+
+
+def _draw_measured(axes: Axes, part: pd.DataFrame, dial: str) -> None:
+    """From 0 on, and with the unguided set's mean: a dial's effect is seen beside the whole."""
+    colour = plotting.COLOURS[COLOURS["guided"]]
+    plotting.seed_lines(axes, part, "value", "y", colour, "guided")
+    unguided = float(part.loc[part["value"] == 0, "y"].mean())
+    axes.axhline(unguided, color="0.4", linestyle=":", linewidth=1, label="unguided, mean of seeds")
+    axes.set_xlabel(AXES[dial])
+    _name(axes, part, dial)
+
+
+def _name(axes: Axes, part: pd.DataFrame, dial: str) -> None:
+    measure, task = str(part["measure"].iloc[0]), part["task"].iloc[0]
+    slice_ = ", slice" if dial == "ratio" else ""  # E2 learns from a part of its task's data
+    axes.set_title(f"{task}{slice_}", size=9)
+    axes.set_ylabel(LABELS.get(measure, measure.replace(", ", ",\n")))
 
 
 @plotting.figure("16_data_need")
