@@ -103,20 +103,23 @@ def draw_novelty(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("11_selection")
 def draw_selection(table: pd.DataFrame) -> Figure:
-    """Columns seed, source, epsilon, acceptance, correlation, chosen, regret: a dot a seed and
-    model."""
+    """Columns seed, source, epsilon, acceptance, correlation, chosen, regret, random: a dot a seed
+    and model; dashed, what a candidate drawn at random has on average."""
     figure, panels = plotting.panels(2, 5.2, 3.2)
     table = _once(table)
     tight = sorted(table["epsilon"].dropna().unique())
     columns = ["T̂_init", *(f"{e:g}" for e in tight), "none", *_controls(table)]
-    for axes, value in zip(panels, ("correlation", "regret"), strict=True):
+    drawn = table.groupby("seed")["random"].first().mean()
+    for axes, value, chance in zip(panels, ("correlation", "regret"), (0, drawn), strict=True):
+        axes.axhline(chance, color="0.5", linestyle="--", linewidth=1, zorder=1,
+                     label="a candidate at random")  # fmt: skip
         for source, shift in (("none", 0.0), ("model", -0.15), ("simulator", 0.15)):
             _dots(axes, table[table["source"] == source], value, columns, source, shift)
         axes.set_xticks(range(len(columns)), [c.replace(" random", "\nrandom") for c in columns])
         axes.set_xlabel("D_diff of T̂: ε, no filter, or at random as many as ε keeps")
     panels[0].set_ylabel("Spearman's ρ with the true score")
     panels[1].set_ylabel("regret of AM-Q's choice (points)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
