@@ -269,9 +269,9 @@ Markdown(
     f"**The augmented T̂ selects better: {verdicts.counted(better)}.** {count} candidates, "
     f"{asked.num_starts} starts, {asked.horizon} steps. {choices.chance_told(worth)} UEPO's own T̂ "
     f"is the row with T̂_init's transitions and ε = {ratios.EPSILON:g}. Models learn from "
-    f"{grid.size:,} transitions here, and from {len(whole):,} in [06](06_offline_improvement.ipynb) "
-    f"and [12](12_offline_to_online.ipynb), where {here.budget.amq_starts} starts are asked: what "
-    "AM-Q's choice is worth there, those pages say."
+    f"{grid.size:,} transitions here, and from {len(whole):,} in "
+    "[06](06_offline_improvement.ipynb) and [12](12_offline_to_online.ipynb), where AM-Q asks "
+    f"{here.budget.amq_starts} starts: those pages say what its choice is worth there."
 )
 
 # %%
