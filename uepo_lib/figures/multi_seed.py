@@ -157,8 +157,8 @@ def _best(axes: Axes, part: pd.DataFrame) -> None:
 
 @plotting.figure("10_distances")
 def draw_distances(table: pd.DataFrame) -> Figure:
-    """div of plans against the distance of what is done, a dot a set and seed; dashed: div between
-    two noisy repeats of one behaviour, where it is known; the legend names where it is not."""
+    """div of plans against the distance of what is done, a dot a set and seed; dashed: the same div
+    of n noisy repeats of one behaviour, where it is known; the legend names where it is not."""
     table = table.dropna(subset=["executed_rms"])
     names = list(table["task"].unique())
     figure, panels = plotting.panels(len(names), 2.9, 3.0)
@@ -186,7 +186,7 @@ def draw_distances(table: pd.DataFrame) -> Figure:
 def _repeats(unknown: list[str]) -> str:
     """What the dashed line is, and the tasks that have none."""
     without = f" (not known: {', '.join(unknown)})" if unknown else ""
-    return f"two noisy repeats of one behaviour{without}"
+    return f"n noisy repeats of one behaviour{without}"
 
 
 @plotting.figure("10_film")
