@@ -215,8 +215,8 @@ Markdown(
     f"Of pairs of arrivals, draws repeat a route in {repeats[FRESH]:.2f}, *one* policy of zero "
     f"noise in {repeats[ZERO]:.2f}, fixed seeds in {repeats[seeds]:.2f}. Zero noise has no seed to "
     f"keep to: what it has more than draws ({repeats[ZERO] - repeats[FRESH]:+.2f}, where seeds "
-    f"have {repeats[seeds] - repeats[FRESH]:+.2f}) is what planning without dice does. It arrives in "
-    f"{known.loc[ZERO, 'arrived']:.0%} of episodes, fixed seeds in "
+    f"have {repeats[seeds] - repeats[FRESH]:+.2f}) is what planning without dice does. It "
+    f"arrives in {known.loc[ZERO, 'arrived']:.0%} of episodes, fixed seeds in "
     f"{known.loc[seeds, 'arrived']:.0%}."
 )
 

@@ -186,7 +186,8 @@ def against_chance(regrets: pd.DataFrame) -> pd.DataFrame:
 
 def chance_told(found: pd.DataFrame) -> str:
     """What :func:`against_chance` means for this comparison, in words."""
-    worse = [n for n in (INITIAL, ALL) if found.loc[n, "regret"] > found.loc[CHANCE, "regret"]]
+    regret = found["regret"].to_dict()
+    worse = [name for name in (INITIAL, ALL) if regret[name] > regret[CHANCE]]
     if not worse:
         return "On average AM-Q chooses better than chance, in T̂_init and in T̂."
     return (

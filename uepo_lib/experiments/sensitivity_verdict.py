@@ -151,7 +151,7 @@ def large_told(large: pd.DataFrame) -> str:
     for (source, kind), part in means.groupby(["source", "filter"], sort=False):
         gain, ratios = part["mean"].mean(), ", ".join(part["ratios"].unique())
         told = "not reached" if pd.isna(gain) else f"{gain:+.2f}, from ratio {ratios}"
-        lines.append(f"{source}, {names[kind]}: {told}")
+        lines.append(f"{source}, {names[str(kind)]}: {told}")
     return "; ".join(lines)
 
 
