@@ -185,7 +185,8 @@ profiles.table()
 
 # %% [markdown]
 # With three seeds each is drawn, and no verdict over them goes past *inconclusive*: so few can
-# decide nothing. (13 judges times, which need no seeds; 17 has ten of its own.)
+# decide nothing. (13 judges times, which need no seeds; 17 has ten of its own, of which five set
+# thresholds and five judge.)
 #
 # ## Does the environment work?
 #

@@ -55,7 +55,7 @@ from uepo_lib.expectations import listed
 from uepo_lib.experiments import multi_seed as e1
 from uepo_lib.experiments.multi_seed_expected import expected
 from uepo_lib.experiments.multi_seed_verdict import POINTS, claims
-from uepo_lib.experiments.seed_sets import FRESH, GAUSSIANS, GUIDED, NETWORKS, fixed, grid_of
+from uepo_lib.experiments.seed_sets import FRESH, GAUSSIANS, GUIDED, NETWORKS, ZERO, fixed, grid_of
 from uepo_lib.figures import multi_seed as drawn
 from uepo_lib.figures import multi_seed_routes as in_maze
 from uepo_lib.guided_sets import SHIPPED, STRONG
@@ -159,13 +159,15 @@ here.draw("10_beyond_chance", returns, played, task=", ".join(grid.tasks))
 
 # %%
 largest = returns[returns["n"] == grid.n]
+zero = returns[returns["set"] == ZERO].groupby("task")["mean"].mean()
 shown = largest[largest["set"].isin([seeds, FRESH])]
 wide = shown.pivot_table(index="task", columns="set", values=["between", "other_half", "mean"])
 lines = [
     f"- **{task}**: the sd of the true means of {grid.n} fixed seeds is "
     f"{row['between', seeds]:.1f} points, of {grid.n} equal policies "
     f"{row['between', FRESH]:.1f}; the best seed, chosen by other episodes, scores "
-    f"{row['other_half', seeds]:.1f} where the set's mean is {row['mean', seeds]:.1f}."
+    f"{row['other_half', seeds]:.1f} where the set's mean is {row['mean', seeds]:.1f}; one policy "
+    f"of zero noise, without any choice, scores {zero[task]:.1f}."
     for task, row in wide.iterrows()
 ]
 Markdown(f"At $\\kappa = 1$, means over {len(here.budget.seeds)} seeds:\n\n" + "\n".join(lines))
@@ -204,9 +206,21 @@ here.draw("10_coverage", routes, played, task=grid.rivals)
 
 # %%
 columns = ["coverage", "entropy", "persistence", "arrived"]
-most = routes[routes["n"] == grid.n]
+most = routes[(routes["n"] == grid.n) | (routes["set"] == ZERO)]  # κ = 0 is one policy
 by_set = most.groupby("set", sort=False)
-by_set[columns].mean().round(2).assign(seeds=by_set["seed"].nunique())
+known = by_set[columns].mean()
+known.round(2).assign(n=by_set["n"].max(), seeds=by_set["seed"].nunique())
+
+# %%
+repeats = {name: known.loc[name, "persistence"] for name in (FRESH, ZERO, seeds)}
+Markdown(
+    f"Of pairs of arrivals, draws repeat a route in {repeats[FRESH]:.2f}, *one* policy of zero "
+    f"noise in {repeats[ZERO]:.2f}, fixed seeds in {repeats[seeds]:.2f}. Zero noise has no seed to "
+    f"keep to: what it has more than draws ({repeats[ZERO] - repeats[FRESH]:+.2f}, where seeds "
+    f"have {repeats[seeds] - repeats[FRESH]:+.2f}) is what planning without dice does. It "
+    f"arrives in {known.loc[ZERO, 'arrived']:.0%} of episodes, fixed seeds in "
+    f"{known.loc[seeds, 'arrived']:.0%}."
+)
 
 # %%
 each, all_of_them = grid.rival_share, grid.n * grid.rival_share
@@ -238,22 +252,25 @@ pd.DataFrame(
 #
 # **Expectation**: guidance moves plans apart more than it moves what is done; div ranks pairs of
 # sub-policies by what they do no better than the plain distance of their plans, and on noisy data
-# most of div is the floor that two repeats of one behaviour have too.
+# most of div is the floor that repeats of one behaviour have too.
 #
 # Members plan in the same 256 logged states, and act for some steps from the same logged states of
 # the simulator. In the table `div` is that to the nearest plan, `low_passed` the same of smoothed
-# plans, `floor` that of two noisy repeats of one behaviour; `plan_rms` and `executed_rms` are plain
-# (RMS) distances of plans and of executed trajectories. `rho` is the rank correlation of div with
-# `executed_rms` over the pairs of members in a state, `rho_rms` that of `plan_rms` with it. The
-# upper row of the figure compares sets, and each task has its own scale there; the lower row is the
-# question: `rho` beside `rho_rms`, joined for each seed.
+# plans, `floor` the same of n noisy repeats of one behaviour, as many as there are plans (at first
+# it was that of two repeats, which have no choice of a neighbour, and so too large beside div);
+# `plan_rms` and `executed_rms` are plain (RMS) distances of plans and of executed trajectories.
+# `rho` is the rank correlation of div with `executed_rms` over the pairs of members in a state,
+# `rho_rms` that of `plan_rms` with it. The upper row of the figure compares sets, and each task has
+# its own scale there; the lower row is the question: `rho` beside `rho_rms`, joined for each seed.
 
 # %%
 here.draw("10_distances", distances, compared, task=", ".join(grid.tasks))
 
 # %%
 measured = ["div", "low_passed", "floor", "plan_rms", "executed_rms", "rho", "rho_rms"]
-distances.groupby(["task", "set"], sort=False)[measured].mean().round(2)
+apart = distances.groupby(["task", "set"], sort=False)[measured].mean()
+apart.insert(3, "floor/div", apart["floor"] / apart["div"])
+apart.round(2)
 
 # %% [markdown]
 # ## Two seeds on film

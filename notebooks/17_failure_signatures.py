@@ -29,11 +29,13 @@
 # | fine-tuning is unstable | it starts too far from the online distribution |
 # | implausible trajectories | the diffusion policy is undertrained, its conditioning insufficient |
 #
-# **Our choices.** Each failure is provoked through its cause, never by spoiling what a diagnostic
-# reads. Each diagnostic is a number without a unit, set against the same quantity where nothing
-# failed; larger is worse. Two settings: the toy of four doors and the maze of four routes, with
-# small networks. Thresholds come from seeds 0 to 4 and are tested on seeds 5 to 9. T̂ is judged in
-# the maze only; the toy's dynamics are exact and linear.
+# **Our choices.** Each failure is provoked through a cause, and not by spoiling what a diagnostic
+# reads, with one exception: for a collapse $\kappa = 0.1$ shrinks the initial noises, and with them
+# the div that is read. The paper's cause alone, no guidance, is run beside it and not counted; what
+# it does is printed with the verdict. Each diagnostic is a number without a unit, set against the
+# same quantity where nothing failed; larger is worse. Two settings: the toy of four doors and the
+# maze of four routes, with small networks. Thresholds come from seeds 0 to 4 and are tested on
+# seeds 5 to 9. T̂ is judged in the maze only; the toy's dynamics are exact and linear.
 #
 # **Run time** under half a minute at `smoke`; at `laptop` six to ten core-minutes, prepared with
 # the shared models, then seconds.
@@ -164,9 +166,11 @@ here.draw("17_pictures", pictures, runs, task=place)
 # %% [markdown]
 # ## Did they really fail?
 #
-# A diagnostic that fires is worth something only if the run has failed. So each failure is measured
-# a second way, which no diagnostic reads: doors reached by the $n$ plans, plans in none of the
-# modes, walks that end at no door, episodes that arrive while PPO fine-tunes.
+# A diagnostic that fires is worth something only if the run has failed. Where it can be, a failure
+# is measured a second way, which no diagnostic reads: on the toy doors reached by the $n$ plans,
+# plans in none of the modes, walks that end at no door; in the maze, of a far start, episodes that
+# arrive while PPO fine-tunes. In the maze a collapse, a worse T̂ and implausible plans, undertrained
+# or shuffled, have no second measure: there the diagnostic alone says that the run has failed.
 
 # %%
 outcomes = tables["outcomes"]
@@ -244,9 +248,11 @@ strange.round(2)
 #
 # A threshold is the middle, on a log scale, between the worst healthy value and the median of the
 # weakest cause, and at most twice the worst healthy value. It was frozen from seeds 0 to 4
-# (`uepo_lib/failure.csv`). The rule, fixed before: a diagnostic is *supported* if it fires in four
-# of five test runs of every cause and setting; the panel is, if at most one healthy run in ten has
-# any alarm. Intervals are Clopper and Pearson's, at 95 %.
+# (`uepo_lib/failure.csv`). The criterion, fixed before: a diagnostic *passes* if it fires in four
+# of five test runs of every cause and setting; the panel does, if at most one healthy run in ten
+# has any alarm. Five runs can pass and show little, so a *label* asks for more: *supported* is a
+# rate whose whole interval (Clopper and Pearson's, at 95 %) lies above 0.8, of alarms below 0.1.
+# Labels were given by the criterion alone until a table had been seen.
 
 # %% tags=["nbval-check-output"]
 for name, threshold in diagnostics.calibrate_all(diagnostics.recorded()).items():
@@ -261,12 +267,13 @@ assert (shown["low"] <= shown["fired"] / shown["runs"]).all()
 shown.set_index(["signature", "setting", "cause"]).round(2)
 
 # %%
-labels = verdicts.verdict(values)
+firing, quiet = verdicts.runs_needed(verdicts.FIRES), verdicts.runs_needed(1 - verdicts.ALARMS)
 Markdown(
-    "**Verdict.** "
-    + "; ".join(f"*{name}*: {label}" for name, label in labels.items())
-    + f". Any alarm in {rate['fired']:.0f} of {rate['runs']:.0f} healthy runs "
-    f"(95 % interval of the rate: {rate['low']:.2f} to {rate['high']:.2f})."
+    "**Verdict.**\n\n"
+    + "\n".join(f"- {line}." for line in verdicts.told(values))
+    + f"\n\nThe rate of alarms lies in [{rate['low']:.2f}, {rate['high']:.2f}]. For *supported* a "
+    f"diagnostic would have to fire in {firing} of {firing} runs of a cause, and {quiet} healthy "
+    f"runs to be without an alarm. {verdicts.named_cause(values, outcomes)}"
 )
 
 # %%
@@ -285,7 +292,6 @@ across = verdicts.elsewhere(values)
 across.round(2)
 
 # %%
-mild = verdicts.test_table(values, mild=True)
 others = across.drop(index=[i for i in across.index if i[1] == healthy])
 own = {name: cause.signature for name, cause in e8.CAUSES.items()}
 stray = [
@@ -294,10 +300,7 @@ stray = [
     for column, share in row.items()
     if share >= verdicts.FIRES and own[cause] != column
 ]
-Markdown(
-    f"No guidance at κ = 1 fires in {mild['fired'].sum()} of {mild['runs'].sum()} runs. Fired "
-    "elsewhere in at least four of five runs: " + ("; ".join(stray) or "nothing") + "."
-)
+Markdown("Fired elsewhere in at least four of five runs: " + ("; ".join(stray) or "nothing") + ".")
 
 # %% [markdown]
 # ## When one fires

@@ -191,7 +191,18 @@ def test_fewer_data_and_what_choosing_makes_of_it(
     names = (CLONE, data_need.ZERO, SELECTED)
     lost, lead = data_need.expected(scores(dict(zip(names, fewest, strict=True))))
     assert lost.endswith(f"{lose}.") and f"({CLONE})" in lost
-    assert lead.endswith(f"{no_help}.")
+    few = fewest[2] - fewest[1]
+    assert f"(points: {few:+.1f} at 1%, +10.0 at 100%): {no_help}." in lead.replace(
+        f"{few:+.1f} at 10%, ", ""
+    )
+    assert lead.endswith("larger.") == (no_help == UNMET)
+
+
+def test_what_was_chosen_badly_with_all_data_is_said() -> None:
+    table = scores({CLONE: 40.0, data_need.ZERO: 40.0, SELECTED: 50.0})
+    table.loc[(table["share"] == 1) & (table["learner"] == SELECTED), "score"] -= 30
+    lead = data_need.expected(table)[1]
+    assert "-20.0 at 100%" in lead and UNMET in lead and "worse than zero noise" in lead
 
 
 def test_a_learner_that_loses_nothing_is_named() -> None:

@@ -205,31 +205,76 @@ def made_up(provoked: float, healthy: float, seeds: tuple[int, ...] = TEST_SEEDS
     return verdicts.judged(pd.DataFrame(rows, columns=columns), THRESHOLDS)
 
 
-def test_a_panel_that_fires_there_and_is_quiet_elsewhere_is_supported() -> None:
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> tuple[int, ...]:
+    """As many test seeds as it takes for an interval to decide."""
+    seeds = tuple(range(5, 5 + verdicts.runs_needed(0.8)))
+    monkeypatch.setattr(verdicts, "TEST_SEEDS", seeds)
+    return seeds
+
+
+def test_a_panel_that_fires_there_and_is_quiet_elsewhere_passes() -> None:
+    """With five runs a cause that is all: no interval lies above four in five."""
     table = made_up(2.0, 0.5)
-    assert set(verdicts.verdict(table).values()) == {"supported"}
+    assert set(verdicts.passed(table).values()) == {True}
+    assert set(verdicts.verdict(table).values()) == {"inconclusive"}
     assert (verdicts.test_table(table)["fired"] == len(TEST_SEEDS)).all()
     assert verdicts.alarms(table) | {"low": 0, "high": 0} == {
         "runs": 10, "fired": 0, "low": 0, "high": 0
     }  # fmt: skip
+    lines = verdicts.told(table)
+    assert len(lines) == 5 and all("criterion passed" in one for one in lines)
+    assert "5 of 5 (maze, weak T̂_init, no filter)" in lines[1]
+    assert lines[-1].endswith("any in 0 of 10 healthy runs; by its interval **inconclusive**")
 
 
-def test_a_panel_that_never_or_always_fires_is_not() -> None:
-    quiet, loud = verdicts.verdict(made_up(0.5, 0.5)), verdicts.verdict(made_up(2.0, 2.0))
+def test_intervals_need_so_many_runs() -> None:
+    for rate in (verdicts.FIRES, 1 - verdicts.ALARMS):
+        n = verdicts.runs_needed(rate)
+        assert 0.025 ** (1 / n) > rate >= 0.025 ** (1 / (n - 1))
+
+
+def test_with_enough_runs_a_panel_is_supported_or_not(many: tuple[int, ...]) -> None:
+    loud = verdicts.verdict(made_up(2.0, 0.5, many))
+    assert {loud[name] for name in SIGNATURES} == {"supported"}
+    quiet, always = (verdicts.verdict(made_up(v, v, many)) for v in (0.5, 2.0))
     assert {quiet[name] for name in SIGNATURES} == {"not supported"}
-    assert quiet["few false alarms"] == "supported" and loud["few false alarms"] == "not supported"
+    assert always[verdicts.QUIET] == "not supported"
+    assert not verdicts.passed(made_up(2.0, 2.0))[verdicts.QUIET]
 
 
-def test_four_of_five_are_enough_three_are_partly_and_four_runs_say_nothing() -> None:
-    table = made_up(2.0, 0.5)
+def test_few_false_alarms_are_supported_by_enough_healthy_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for enough in (True, False):
+        count = -(-verdicts.runs_needed(0.9) // 2) - (not enough)  # two settings a seed
+        seeds = tuple(range(5, 5 + count))
+        monkeypatch.setattr(verdicts, "TEST_SEEDS", seeds)
+        label = verdicts.verdict(made_up(2.0, 0.5, seeds))[verdicts.QUIET]
+        assert label == ("supported" if enough else "inconclusive")
+
+
+def test_a_cause_that_is_not_seen_makes_partly(many: tuple[int, ...]) -> None:
+    table = made_up(2.0, 0.5, many)
     one = (table["setting"] == e8.MAZE) & (table["cause"] == "far from D")
     one &= table["signature"] == FAR_START
-    for seeds, label in (((5,), "supported"), ((5, 6), "partly")):
+    for seeds, label in ((many, "partly"), (many[:3], "inconclusive")):
         weaker = table.copy()
         weaker.loc[one & weaker["seed"].isin(seeds), "fired"] = False
         assert verdicts.verdict(weaker)[FAR_START] == label
-    fewer = made_up(2.0, 0.5, TEST_SEEDS[:4])
-    assert set(verdicts.verdict(fewer).values()) == {"supported", "inconclusive"}
+        assert verdicts.passed(weaker)[FAR_START] == (label != "partly")
+
+
+def test_four_of_five_pass_three_do_not_and_four_runs_say_nothing() -> None:
+    table = made_up(2.0, 0.5)
+    one = (table["setting"] == e8.MAZE) & (table["cause"] == "far from D")
+    one &= table["signature"] == FAR_START
+    for seeds, met in (((5,), True), ((5, 6), False)):
+        weaker = table.copy()
+        weaker.loc[one & weaker["seed"].isin(seeds), "fired"] = False
+        assert verdicts.passed(weaker)[FAR_START] == met
+    fewer = made_up(0.5, 0.5, TEST_SEEDS[:4])
+    assert set(verdicts.verdict(fewer).values()) == {"inconclusive"}
 
 
 def test_one_alarm_in_ten_healthy_runs_is_allowed_and_two_diagnostics_are_one_alarm() -> None:
@@ -237,9 +282,27 @@ def test_one_alarm_in_ten_healthy_runs_is_allowed_and_two_diagnostics_are_one_al
     healthy = (table["cause"] == e8.HEALTHY) & (table["setting"] == e8.TOY)
     table.loc[healthy & (table["seed"] == 5), "fired"] = True
     assert verdicts.alarms(table)["fired"] == 1
-    assert verdicts.verdict(table)["few false alarms"] == "supported"
+    assert verdicts.passed(table)[verdicts.QUIET]
     table.loc[healthy & (table["seed"] == 6) & (table["signature"] == COLLAPSE), "fired"] = True
-    assert verdicts.verdict(table)["few false alarms"] == "not supported"
+    assert not verdicts.passed(table)[verdicts.QUIET]
+
+
+@pytest.mark.parametrize(("mild", "through"), [(0.5, False), (2.0, True)])
+def test_a_collapse_that_its_named_cause_does_not_lead_to_is_said(
+    mild: float, through: bool
+) -> None:
+    table = made_up(2.0, 0.5)
+    alone = (table["cause"] == "no guidance") & (table["signature"] == COLLAPSE)
+    table.loc[alone, "fired"] = mild > 1
+    doors = {e8.HEALTHY: 3.0, "no guidance": 2.9, "no guidance, small κ": 1.5}
+    outcomes = pd.DataFrame(
+        [(seed, cause, "doors reached", n) for seed in TEST_SEEDS for cause, n in doors.items()],
+        columns=["seed", "cause", "outcome", "value"],
+    )
+    said = verdicts.named_cause(table, outcomes)
+    assert f"fires in {10 if through else 0} of 10 test runs" in said
+    assert "reaches 2.9 doors on average, a healthy one 3.0" in said and "small κ 1.5" in said
+    assert ("not through its named cause" in said) == (not through)
 
 
 def test_the_record_holds_the_calibration_seeds_and_no_mild_cause() -> None:

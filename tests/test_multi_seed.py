@@ -298,12 +298,14 @@ def test_repeats_differ_by_their_noise_and_by_nothing_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = tiny()
-    assert multi_seed.data_floor(study) > 0.2  # the medium policy's own noise
+    assert multi_seed.data_floor(study, 2) > 0.2  # the medium policy's own noise
+    nearest = [multi_seed.data_floor(study, n) for n in (2, 3, 10)]
+    assert nearest == sorted(nearest, reverse=True) and nearest[2] < nearest[0]  # as for n plans
     logged = study.dataset.actions
     monkeypatch.setattr(cards, "mean_actions", lambda _, steps: logged[steps])
-    assert multi_seed.data_floor(study) == 0  # what was meant is what was done
+    assert multi_seed.data_floor(study, 3) == 0  # what was meant is what was done
     monkeypatch.setattr(cards, "mean_actions", lambda *_: None)
-    assert np.isnan(multi_seed.data_floor(study))
+    assert np.isnan(multi_seed.data_floor(study, 3))
 
 
 # ── what figures say ────────────────────────────────────────────────────────────────────────────
@@ -353,7 +355,7 @@ def test_means_of_fewer_episodes_are_drawn_open_and_say_so(few: int) -> None:
 
 
 def test_a_task_without_a_floor_is_named() -> None:
-    assert drawn._repeats([]) == "two noisy repeats of one behaviour"
+    assert drawn._repeats([]) == "n noisy repeats of one behaviour"
     assert drawn._repeats(["maze-routes"]).endswith("(not known: maze-routes)")
 
 

@@ -138,6 +138,17 @@ def test_a_ratio_that_the_filter_cannot_fill_is_not_reached() -> None:
     assert found["verdict"].tolist() == ["not reached"] * 2 + ["supported"] * 2
 
 
+def test_the_ratios_and_seeds_behind_a_mean_are_told() -> None:
+    table = by_ratio(1.0, 0.2, 0.0)
+    large = verdict.large_ratio(table[(table["ratio"] < 3) | (table["seed"] == 0)])
+    assert set(large["ratios"]) == {"2 (6 seeds), 3 (1 seed)"}
+    assert verdict.large_told(large) == (
+        "model, ε = 0.05: +1.00, from ratio 2 (6 seeds), 3 (1 seed)"
+    )
+    none = verdict.large_ratio(table[table["ratio"] < 2])
+    assert verdict.large_told(none) == "model, ε = 0.05: not reached"
+
+
 @pytest.mark.parametrize(
     ("chance", "noise", "expected"),
     [(1.0, 0.02, "supported"), (-0.5, 0.02, "not supported"), (0.2, 2.0, "inconclusive")],
@@ -314,6 +325,41 @@ def test_regret_is_what_the_choice_loses_to_the_best() -> None:
     assert found["correlation"].tolist() == pytest.approx([1.0, -1.0, 0.5])
     assert found["source"].tolist() == ["none", "model", "model"]
     assert found["epsilon"].isna().tolist() == [True, True, False]
+    assert found["random"].tolist() == pytest.approx([70 - 110 / 3] * 3)  # a mean candidate's
+    assert "worse than chance" not in model_selection.chance_told(
+        model_selection.against_chance(found.assign(regret=0.0))
+    )
+
+
+def test_one_model_under_two_names_is_counted_once() -> None:
+    cells = [("none", math.nan, "none"), ("model", 0.01, "random"), ("model", 0.05, "random"),
+             ("simulator", 0.01, "random"), ("simulator", 0.05, "random")]  # fmt: skip
+    rows = [
+        (seed, *cell, i, told * (seed + 1) * i, float(i))
+        for cell, told in zip(cells, (1.0, 2.0, 3.0, 4.0, 4.0), strict=True)
+        for seed in (0, 1)
+        for i in range(3)
+    ]
+    columns = ["seed", *model_selection.CELL, "member", "dead_zero", "score"]
+    table = pd.DataFrame(rows, columns=columns)
+    kept = model_selection.distinct(table)[model_selection.CELL].drop_duplicates()
+    assert list(zip(kept["source"], kept["epsilon"].fillna(0), strict=True)) == [
+        ("none", 0), ("model", 0.01), ("model", 0.05), ("simulator", 0.05)
+    ]  # fmt: skip
+
+
+def test_models_that_choose_worse_than_a_draw_are_named() -> None:
+    rows = [(seed, source, epsilon, how, -0.1, regret, 30.0)
+            for seed in range(2)
+            for source, epsilon, how, regret in (("none", math.nan, "none", 50.0),
+                                                 ("model", 0.05, "kl", 80.0),
+                                                 ("simulator", 0.05, "kl", -10.0))]  # fmt: skip
+    columns = ["seed", *model_selection.CELL, "correlation", "regret", "random"]
+    found = model_selection.against_chance(pd.DataFrame(rows, columns=columns))
+    assert found["regret"].tolist() == [30, 50, 80, -10, 35]
+    assert "worse than chance here** (T̂_init and all T̂)" in model_selection.chance_told(found)
+    found.loc["all T̂", "regret"] = 29.0
+    assert "worse than chance here** (T̂_init)" in model_selection.chance_told(found)
 
 
 # ---- all of it, at a size of seconds -------------------------------------------------------------
@@ -387,19 +433,15 @@ def test_profiles_have_grids() -> None:
 # ---- figures -------------------------------------------------------------------------------------
 
 
-def test_a_control_that_two_epsilons_share_is_shown_once() -> None:
+def test_the_figure_of_selection_shows_chance() -> None:
     rows = [("none", math.nan, "none", 0.1), ("model", 0.01, "kl", 0.2)]
-    rows += [("model", 0.01, "random", 0.3), ("model", 0.05, "random", 0.4)]
-    rows += [("simulator", 0.01, "random", 0.5), ("simulator", 0.05, "random", 0.5)]
+    rows += [("model", 0.01, "random", 0.3), ("simulator", 0.05, "random", 0.5)]
     table = pd.DataFrame(rows, columns=["source", "epsilon", "acceptance", "correlation"])
-    parts = [table.assign(seed=seed, chosen=9.0, regret=1.0) for seed in (0, 1)]
+    parts = [table.assign(seed=seed, chosen=9.0, regret=1.0, random=2.0) for seed in (0, 1)]
     whole = pd.concat(parts, ignore_index=True)
-    left = shown._once(whole)
-    assert len(left) == len(whole) - 2
-    gone = whole.drop(left.index)
-    assert set(gone["source"]) == {"simulator"} and set(gone["epsilon"]) == {0.01}
-    assert len(shown._once(whole[whole["acceptance"] == "kl"])) == 2  # no controls, all kept
-    plotting.draw("11_selection", whole)
+    regret = plotting.draw("11_selection", whole).axes[1]
+    chance = [line for line in regret.lines if line.get_label() == "a candidate at random"]
+    assert [float(np.ravel(line.get_ydata())[0]) for line in chance] == [2.0]
 
 
 def test_a_mean_of_the_ratio_is_one_of_all_seeds() -> None:

@@ -167,15 +167,15 @@ def test_dials_are_told_a_line_a_claim() -> None:
     assert lines[-1].startswith("- a higher τ costs return: +1.5 points, supported")
 
 
-def needed(few: float, many: float, spread: float) -> pd.DataFrame:
-    """What is said of leads ``few`` and ``many`` over the clone, in five seeds."""
+def needed(few: float, many: float, spread: float, zero: float = -20.0) -> pd.DataFrame:
+    """What is said of leads ``few`` and ``many`` over the clone, in five seeds; zero noise scores
+    ``zero`` more than what is selected."""
     rows = []
     for seed in range(5):
         for share, lead in ((0.1, few), (1.0, many)):
-            rows.append((seed, share, CLONE, 50.0))
-            rows.append(
-                (seed, share, SELECTED, 50.0 + lead + spread * NOISE[seed] * (share < 1 or 0.5))
-            )
+            mine = 50.0 + lead + spread * NOISE[seed] * (share < 1 or 0.5)
+            scores = {CLONE: 50.0, SELECTED: mine, ZERO: mine + zero}
+            rows += [(seed, share, name, score) for name, score in scores.items()]
     return data_need.needs_less(pd.DataFrame(rows, columns=["seed", "share", "learner", "score"]))
 
 
@@ -188,7 +188,8 @@ def test_data_need_gets_its_three_labels(
     few: float, many: float, spread: float, label: str
 ) -> None:
     said = needed(few, many, spread)
-    assert said["verdict"].str.startswith(label).all()
+    claimed = said[said["question"] != data_need.SELECTS]
+    assert claimed["verdict"].str.startswith(label).all()
     assert said["question"].tolist().count("further ahead than with the most data") == 1
     assert data_need.label(said) == label
 
@@ -200,8 +201,18 @@ def test_data_need_is_told_with_both_of_its_questions() -> None:
     assert data_need.told(said) == (
         "**Less data needed: partly.** The selected policy is, in points, "
         "ahead of the clone by +10.0 at 10% of D, +30.0 at 100% of D; "
-        "further ahead than with the most data by -20.0 at 10% of D."
+        "further ahead than with the most data by -20.0 at 10% of D; "
+        "ahead of zero noise by +20.0 at 10% of D, +20.0 at 100% of D."
     )
+
+
+def test_a_selection_that_loses_to_its_own_candidate_tests_nothing() -> None:
+    """However far it is ahead of the clone with few data."""
+    kept, broken = needed(30.0, 5.0, 0.5, zero=1.9), needed(30.0, 5.0, 0.5, zero=2.1)
+    assert data_need.label(kept) == "supported"
+    assert data_need.label(broken) == "not testable here"
+    said = "**Less data needed: not testable here: selection fails at these budgets.** The"
+    assert data_need.told(broken).startswith(said)
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,8 @@ def _needs_less(results: Results) -> Found:
     rows: Any = leads.itertuples()
     text = "; ".join(f"{statistics.shown(row.gains, 1)} at {row.share:.0%} of D" for row in rows)
     ahead = "points ahead of plain cloning, at E9's smaller budgets (cut most for UEPO)"
+    if data_need.fails(table):
+        text += "; selection fails at these: it loses to zero noise with all data"
     return Found(f"{ahead}: {text}", max(map(len, leads["gains"])), data_need.label(table))
 
 

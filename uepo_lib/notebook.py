@@ -170,7 +170,7 @@ def redraw(profile: str) -> list[str]:
         origin = facts.read_json(table.with_name(name + SUFFIX))
         runs = [store.find(run_id) for run_id in origin["runs"]]
         outputs = (f"figures/{name}.png",)
-        here = Context("", profile, profiles.budget(profile), store, "cpu", outputs)
+        here = Context("", profile, profiles.budget(profile), store, outputs)
         drawn = plotting.draw(name, pd.read_csv(table))
         with (
             keeping(store.figures / (name + SUFFIX), runs),

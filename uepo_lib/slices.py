@@ -47,8 +47,9 @@ def subset(dataset: Dataset, pieces: Tensor) -> Dataset:
 def draw_pieces(bounds: Tensor, size: int) -> Tensor:
     """Random whole episodes of ``bounds`` (M, 2), the last one cut so that ``size`` steps remain.
 
-    The same for every seed of a study: seeds repeat the learning, not the data. Raises
-    ``UsageError`` if the episodes have fewer steps.
+    The same for every seed of a study: seeds repeat the learning, not the data, so an interval over
+    seeds does not hold the luck of this draw. Raises ``UsageError`` if the episodes have fewer
+    steps.
     """
     order = torch.randperm(len(bounds), generator=torch.Generator().manual_seed(0))
     begins, lengths = bounds[order, 0], (bounds[:, 1] - bounds[:, 0])[order]

@@ -1,5 +1,7 @@
-"""E8: four failures of UEPO, each provoked through its named cause, and what sees them coming.
+"""E8: four failures of UEPO, each provoked by a cause, and what sees them coming.
 
+The causes are those that the paper names, two of them made worse: a collapse takes small noises
+besides, which shrink the very div that is read, and a worse T̂ a weak T̂_init.
 A healthy run makes a diffusion policy, n guided sub-policies (τ of D), T̂_init, a filtered D_diff
 of twice the size, T̂ on both, and goes online where D began. A provoked run changes the cause alone.
 Every run is read by all diagnostics (``diagnostics.py``), so that it is also seen where they fire

@@ -1,17 +1,22 @@
-"""What the findings of E8 say: pure functions of the table, rules fixed before it was computed.
+"""What the findings of E8 say: pure functions of the table, the criterion fixed before it was
+computed.
 
 A diagnostic is judged on seeds that its threshold was not set on. It passes if it fires in at least
 :data:`FIRES` of the provoked runs of *every* cause and setting that provokes its signature. The
-panel passes if at most :data:`ALARMS` of the healthy runs have any alarm.
+panel passes if at most :data:`ALARMS` of the healthy runs have any alarm. A label asks for more,
+that the interval of a rate lies on one side of it; this was added when a table had been seen.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from scipy.stats import binomtest
 
+from uepo_lib import statistics
 from uepo_lib.diagnostics import CALIBRATION_SEEDS, COLLAPSE, SIGNATURES, TEST_SEEDS
 from uepo_lib.errors import check
 from uepo_lib.experiments.failure_pipeline import CAUSES, HEALTHY
@@ -21,6 +26,8 @@ FIRES, ALARMS = 0.8, 0.1
 """Four of five, and one in ten."""
 CONFIDENCE = 0.95
 QUIET = "few false alarms"
+DOORS = "doors reached"
+"""The outcome that says whether a set has collapsed."""
 
 
 def judged(findings: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
@@ -88,29 +95,74 @@ def _rate(fired: pd.Series) -> dict[str, float]:
     return {"runs": runs, "fired": count, "low": interval.low, "high": interval.high}
 
 
-def verdict(table: pd.DataFrame) -> dict[str, str]:
-    """A label for each signature, and for :data:`QUIET`.
-
-    "supported": it passes and its runs are at least five a cause; "inconclusive": fewer runs;
-    "partly": it passes for some cause and setting, not for all; "not supported": for none.
-    """
-    found = {}
-    shown = test_table(table)
-    enough = len(TEST_SEEDS)
-    for name in SIGNATURES:
-        part = shown[shown["signature"] == name]
-        passed = part["fired"] >= FIRES * part["runs"]
-        if len(part) == 0 or (part["runs"] < enough).any():
-            found[name] = "inconclusive"
-        else:
-            found[name] = (
-                "supported" if passed.all() else "partly" if passed.any() else "not supported"
-            )
+def passed(table: pd.DataFrame) -> dict[str, bool]:
+    """Is the criterion met, by each signature and by :data:`QUIET`?"""
+    rows = test_table(table).assign(met=lambda t: t["fired"] >= FIRES * t["runs"])
     rate = alarms(table)
-    quiet = rate["fired"] <= ALARMS * rate["runs"]
-    label = "supported" if quiet else "not supported"
-    found[QUIET] = label if rate["runs"] >= enough else "inconclusive"
+    met = {str(name): bool(part.all()) for name, part in rows.groupby("signature")["met"]}
+    return {**met, QUIET: rate["fired"] <= ALARMS * rate["runs"]}
+
+
+def verdict(table: pd.DataFrame) -> dict[str, str]:
+    """A label for each signature, and for :data:`QUIET`, by the intervals of their rates.
+
+    "supported": for every cause and setting the whole interval is above :data:`FIRES` (of alarms,
+    below :data:`ALARMS`); "not supported": wholly on the other side; "partly": for some the one and
+    for the others the other; else, and with fewer than five runs a cause, "inconclusive".
+    """
+    shown, found = test_table(table), {}
+    for name in SIGNATURES:
+        rows: Any = shown[shown["signature"] == name].itertuples()
+        labels = [_label(row.runs, row.low, row.high, FIRES) for row in rows]
+        found[name] = statistics.weakest(labels)
+    rate = alarms(table)
+    found[QUIET] = _label(rate["runs"], 1 - rate["high"], 1 - rate["low"], 1 - ALARMS)
     return found
+
+
+def _label(runs: float, low: float, high: float, wanted: float) -> str:
+    if runs >= len(TEST_SEEDS) and (low > wanted or high < wanted):
+        return "supported" if low > wanted else "not supported"
+    return "inconclusive"
+
+
+def runs_needed(rate: float) -> int:
+    """So many runs, all as wanted, put an interval above ``rate``: the least n with
+    (½(1 − confidence))^(1/n) > rate."""
+    return math.floor(math.log((1 - CONFIDENCE) / 2) / math.log(rate)) + 1
+
+
+def told(table: pd.DataFrame) -> list[str]:
+    """Criterion and label of each signature and of the panel in words, a line each."""
+    shown, met, rate = test_table(table), passed(table), alarms(table)
+    counts = {
+        name: ", ".join(f"{row.fired} of {row.runs} ({row.setting}, {row.cause})"
+                        for row in shown[shown["signature"] == name].itertuples())
+        for name in SIGNATURES
+    }  # fmt: skip
+    counts[QUIET] = f"any in {rate['fired']:.0f} of {rate['runs']:.0f} healthy runs"
+    return [
+        f"*{name}*: criterion {'passed' if met.get(name) else 'not passed'}, {counts[name]}; "
+        f"by its interval **{label}**"
+        for name, label in verdict(table).items()
+    ]
+
+
+def named_cause(table: pd.DataFrame, outcomes: pd.DataFrame) -> str:
+    """What collapse comes to when its cause is the one that the paper names, in words."""
+    mild = test_table(table, mild=True)[["runs", "fired"]].sum()
+    doors = of_test(outcomes[outcomes["outcome"] == DOORS]).groupby("cause")["value"].mean()
+    alone, both = (
+        next(n for n, c in CAUSES.items() if c.signature == COLLAPSE and c.mild == kind)
+        for kind in (True, False)
+    )
+    seen = mild["fired"] >= FIRES * mild["runs"]
+    return (
+        f"The cause that the paper names, {alone} at κ = 1, fires in {mild['fired']} of "
+        f"{mild['runs']} test runs; on the toy such a set reaches {doors[alone]:.1f} doors on "
+        f"average, a healthy one {doors[HEALTHY]:.1f}, one with {both} {doors[both]:.1f}."
+        + ("" if seen else " So *collapse* was seen, but **not through its named cause**.")
+    )
 
 
 def pictured(pictures: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.evaluation import AMQConfig, Evaluation
 from uepo_lib.experiments import epsilon
 from uepo_lib.experiments.comparison_selection import halves, judged
+from uepo_lib.experiments.ratios import EPSILON
 from uepo_lib.runs import Run
 from uepo_lib.selection import KAPPAS
 from uepo_lib.stages import ACTING, ACTION_HORIZON, Product, Study
@@ -37,6 +38,8 @@ AMQ = {
 NEARLY_ALL = 0.9
 """So large a share of models that choose alike would be what was expected."""
 CELL = ["source", "epsilon", "acceptance"]
+CHANCE, INITIAL, ALL = "a candidate at random", "T̂_init", "all T̂"
+"""Kinds of choosing, one of them by nothing."""
 
 
 def amq_of(profile: str) -> AMQConfig:
@@ -140,18 +143,57 @@ def _rows(
 # -- what the table says
 
 
-def regrets(table: pd.DataFrame, score: str = "dead_zero") -> pd.DataFrame:
-    """Each model's Spearman correlation with the true score, and its regret in points, the best
-    found by one half of the episodes and scored by the other.
+def distinct(table: pd.DataFrame, score: str = "dead_zero") -> pd.DataFrame:
+    """``table`` with each model once. Two ε that both fill the wanted volume at random are given
+    the same draw, so theirs is one T̂ under two names: equal in every score. The later name, that
+    of the larger ε, is kept."""
+    cells = table.groupby(CELL, sort=False, dropna=False)
+    models = {tuple(part[score]): part for _, part in cells}
+    return pd.concat(models.values())
 
-    Columns seed, source, epsilon, acceptance, correlation, chosen, best, regret.
+
+def regrets(table: pd.DataFrame, score: str = "dead_zero") -> pd.DataFrame:
+    """Each distinct model's Spearman correlation with the true score, and its regret in points, the
+    best found by one half of the episodes and scored by the other.
+
+    Columns seed, source, epsilon, acceptance, correlation, chosen, best, regret, and random: what a
+    candidate drawn at random loses to the same best on average, which needs no model.
     """
     parts = []
-    for _, part in table.groupby(CELL, sort=False, dropna=False):
+    for _, part in distinct(table, score).groupby(CELL, sort=False, dropna=False):
         found = judged(part.assign(task=epsilon.TASK, method=part["acceptance"]), score)
         parts.append(found.join(part.groupby("seed")[CELL].first(), on="seed"))
-    columns = ["seed", *CELL, "correlation", "chosen", "best", "regret"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    columns = ["seed", *CELL, "correlation", "chosen", "best", "regret", "random"]
+    found = pd.concat(parts, ignore_index=True)
+    return found.assign(random=found["best"] - found["mean"])[columns]
+
+
+def against_chance(regrets: pd.DataFrame) -> pd.DataFrame:
+    """What choosing in each kind of model is worth beside not choosing at all: means over seeds of
+    correlation and regret, a row a kind. A draw at random has the correlation 0."""
+    kl = (regrets["acceptance"] == "kl") & (regrets["epsilon"] == EPSILON)
+    kinds = {INITIAL: regrets["source"] == "none"} | {
+        f"T̂, ε = {EPSILON:g}, {name}": kl & (regrets["source"] == source)
+        for source, name in (("model", "T̂_init's transitions"), ("simulator", "the simulator's"))
+    }
+    kinds[ALL] = regrets["source"] != "none"
+    rows = {CHANCE: (0.0, regrets.groupby("seed")["random"].first().mean())} | {
+        kind: tuple(regrets.loc[mine, ["correlation", "regret"]].mean())
+        for kind, mine in kinds.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["correlation", "regret"])
+
+
+def chance_told(found: pd.DataFrame) -> str:
+    """What :func:`against_chance` means for this comparison, in words."""
+    regret = found["regret"].to_dict()
+    worse = [name for name in (INITIAL, ALL) if regret[name] > regret[CHANCE]]
+    if not worse:
+        return "On average AM-Q chooses better than chance, in T̂_init and in T̂."
+    return (
+        f"**On average AM-Q chooses worse than chance here** ({' and '.join(worse)}): which of two "
+        "such models loses less says nothing of what augmentation is worth where AM-Q works."
+    )
 
 
 def alike(regrets: pd.DataFrame) -> str:

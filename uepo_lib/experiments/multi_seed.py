@@ -21,7 +21,7 @@ from torch import Tensor
 
 from uepo_lib import cards, executed, profiles
 from uepo_lib.coverage import coverage, mode_entropy, persistence
-from uepo_lib.divergence import cosine_floor, low_pass, nearest_neighbour, noise_floor
+from uepo_lib.divergence import cosine_floor, low_pass, nearest_neighbour
 from uepo_lib.ensembles import best_of_n, between_sd
 from uepo_lib.experiments.seed_sets import (
     FRESH,
@@ -184,14 +184,14 @@ def distances_table(study: Study, grid: SeedGrid | None = None) -> tuple[pd.Data
     """How far apart a set's plans are, and what its members do: a row a set.
 
     Columns task, seed, set, div (to the nearest neighbour, mean over states of D), low_passed (the
-    same of smoothed plans), floor (div between two noisy repeats of what D's behaviour meant; NaN
+    same of smoothed plans), floor (the same of n noisy repeats of what D's behaviour meant; NaN
     where that is not known), plan_rms, executed_div and executed_rms (mean over pairs), rho (rank
     correlation of div with executed_rms over pairs), rho_rms (of plan_rms with it), apart (paths of
     whole episodes, in standard deviations).
     """
     grid = grid or grid_of(study.profile)
     past = study.starts(LOOKED_AT, "calibration")
-    level, floor = cosine_floor(_logged(study)), data_floor(study)
+    level, floor = cosine_floor(_logged(study)), data_floor(study, grid.n)
     rows: list[dict[str, Any]] = []
     runs: list[Run] = []
     done, shown = executions(study, grid), plays(study, grid)
@@ -252,9 +252,10 @@ def _logged(study: Study) -> Tensor:
     return study.windows.batch(index).actions
 
 
-def data_floor(study: Study) -> float:
-    """div between two noisy repeats of one behaviour (A4): what D's policy meant to do along logged
-    windows, with its logged noise and with that of another window. NaN where it is not known."""
+def data_floor(study: Study, n: int) -> float:
+    """div to the nearest of n noisy repeats of one behaviour (A4), as that of n plans is measured:
+    what D's policy meant to do along logged windows, with its logged noise and with that of n − 1
+    other windows. NaN where it is not known."""
     index = torch.linspace(0, len(study.windows) - 1, LOOKED_AT).long()
     steps = study.windows.now[index][:, None] + torch.arange(study.windows.horizon)
     steps = steps.clamp(max=len(study.dataset) - 1)
@@ -263,8 +264,9 @@ def data_floor(study: Study) -> float:
         return float("nan")
     logged = study.dataset.actions[steps]
     noise = logged - meant.view_as(logged)
-    other = (meant.view_as(logged) + noise.roll(1, 0)).clamp(-1, 1)
-    return noise_floor(torch.stack([logged, other]), cosine_floor(logged))
+    others = [(meant.view_as(logged) + noise.roll(i, 0)).clamp(-1, 1) for i in range(1, n)]
+    repeats = torch.stack([logged, *others])
+    return float(nearest_neighbour(repeats, cosine_floor(logged))[0].mean())
 
 
 # -- all of it

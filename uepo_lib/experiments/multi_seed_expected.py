@@ -59,7 +59,8 @@ def of_distances(distances: pd.DataFrame) -> list[str]:
              "distance over that of the other)", factors),
         line("div ranks pairs no better than the plain distance of plans (ρ less)",
              ours["rho_rms"] - ours["rho"], ties=True),
-        line("On noisy data most of div is the floor (floor over div)",
+        line("On noisy data most of div is the floor (div to the nearest of n noisy repeats, over "
+             "that to the nearest of n plans)",
              known["floor"] / known["div"], above=0.5, shown="{:.0%}"),
     ]  # fmt: skip
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from uepo_lib.errors import check
 from uepo_lib.experiments.epsilon_verdict import CONFIDENCE, MARGIN
+from uepo_lib.experiments.ratios import EPSILON
 from uepo_lib.statistics import VERDICT_SEEDS, mean_interval
 
 POINTS = 2.0
@@ -118,8 +119,9 @@ def _filter(epsilon: float) -> str:
 def large_ratio(gained: pd.DataFrame) -> pd.DataFrame:
     """Do ratios of 2 to 3 help? Their mean gain against none, T̂_init's, and against ratios ≤ 1.
 
-    Columns source, filter ("ε" or "none"), data, step, against besides. Where the filter lets too
-    little pass for such a ratio the verdict is "not reached", as the cell is not in ``gained``.
+    Columns source, filter ("ε" or "none"), ratios (those reached, each with its number of seeds),
+    data, step, against besides. Where the filter lets too little pass for such a ratio the verdict
+    is "not reached", as the cell is not in ``gained``.
     """
     kl = gained[gained["acceptance"] == "kl"]
     kl = kl.assign(filter=np.where(kl["epsilon"].isna(), "none", "ε"))
@@ -127,10 +129,30 @@ def large_ratio(gained: pd.DataFrame) -> pd.DataFrame:
     for names, part in kl.groupby(keys, sort=False):
         large, small = part[part["ratio"].between(*LARGE)], part[part["ratio"] <= 1]
         above, below = (one.groupby("seed")["gain"].mean() for one in (large, small))
-        named = dict(zip(keys, names, strict=True))
+        named = {**dict(zip(keys, names, strict=True)), "ratios": _with_seeds(large)}
         for against, effect in (("T̂_init", above), ("ratios up to 1", (above - below).dropna())):
             rows.append({**named, "against": against, **label(effect.tolist(), MARGIN)})
     return pd.DataFrame(rows)
+
+
+def _with_seeds(cells: pd.DataFrame) -> str:
+    """The ratios of ``cells`` in words: "2 (3 seeds), 3 (1 seed)"."""
+    seeds = cells.groupby("ratio")["seed"].nunique()
+    told = [f"{ratio:g} ({n} seed{'s' if n > 1 else ''})" for ratio, n in seeds.items()]
+    return ", ".join(told) or "none"
+
+
+def large_told(large: pd.DataFrame) -> str:
+    """Mean gain over T̂_init at the large ratios, over all tests, by source and filter, in words,
+    with the ratios and seeds that it is a mean of: from :func:`large_ratio`."""
+    means = large[large["against"] == "T̂_init"]
+    names = {"ε": f"ε = {EPSILON:g}", "none": "no filter"}
+    lines = []
+    for (source, kind), part in means.groupby(["source", "filter"], sort=False):
+        gain, ratios = part["mean"].mean(), ", ".join(part["ratios"].unique())
+        told = "not reached" if pd.isna(gain) else f"{gain:+.2f}, from ratio {ratios}"
+        lines.append(f"{source}, {names[str(kind)]}: {told}")
+    return "; ".join(lines)
 
 
 def large_over_small(cells: pd.DataFrame) -> pd.Series:

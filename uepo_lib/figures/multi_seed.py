@@ -178,8 +178,8 @@ def _best(axes: Axes, part: pd.DataFrame) -> None:
 
 @plotting.figure("10_distances")
 def draw_distances(table: pd.DataFrame) -> Figure:
-    """Above: div of plans against the distance of what is done, a dot a set and seed; dashed: div
-    between two noisy repeats of one behaviour, where it is known. Below: how well each of two
+    """Above: div of plans against the distance of what is done, a dot a set and seed; dashed: the
+    same div of n noisy repeats of one behaviour, where it is known. Below: how well each of two
     distances of plans ranks what pairs of members do in a state."""
     done = table.dropna(subset=["executed_rms"])
     names, sets = list(done["task"].unique()), list(dict.fromkeys(done["set"]))
@@ -237,7 +237,7 @@ def _ranks(axes: Axes, part: pd.DataFrame, sets: list[str]) -> None:
 def _repeats(unknown: list[str]) -> str:
     """What the dashed line is, and the tasks that have none."""
     without = f" (not known: {', '.join(unknown)})" if unknown else ""
-    return f"two noisy repeats of one behaviour{without}"
+    return f"n noisy repeats of one behaviour{without}"
 
 
 @plotting.figure("10_film")

@@ -162,14 +162,16 @@ def draw_novelty(table: pd.DataFrame) -> Figure:
 
 @plotting.figure("11_selection")
 def draw_selection(table: pd.DataFrame) -> Figure:
-    """Columns seed, source, epsilon, acceptance, correlation, chosen, regret: a dot a seed and
-    model."""
+    """Columns seed, source, epsilon, acceptance, correlation, chosen, regret, random: a dot a seed
+    and model; dashed, what a candidate drawn at random has on average."""
     figure, panels = plt.subplots(2, 1, figsize=(7.4, 5.4), sharex=True)
-    table = _once(table)
     tight = sorted(table["epsilon"].dropna().unique())
     columns = ["T̂_init", *(f"{e:g}" for e in tight), "none", *_controls(table)]
-    for axes, value in zip(panels, ("correlation", "regret"), strict=True):
+    drawn = table.groupby("seed")["random"].first().mean()
+    for axes, value, chance in zip(panels, ("correlation", "regret"), (0, drawn), strict=True):
         axes.axhline(0, color="0.4", linestyle=":", linewidth=1)
+        axes.axhline(chance, color="0.5", linestyle="--", linewidth=1, zorder=1,
+                     label="a candidate at random")  # fmt: skip
         for source, shift in (("none", 0.0), ("model", -0.15), ("simulator", 0.15)):
             _dots(axes, table[table["source"] == source], value, columns, source, shift)
     names = [c.replace(" random", "\nat random") for c in columns]
@@ -177,19 +179,8 @@ def draw_selection(table: pd.DataFrame) -> Figure:
     panels[-1].set_xlabel("D_diff of T̂: ε, no filter, or at random as many as ε keeps")
     panels[0].set_ylabel("Spearman's ρ with the true score\n(0: no order)")
     panels[1].set_ylabel("regret of AM-Q's choice (points)\n(0: nothing is lost)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
-
-
-def _once(table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` without controls that equal a source's later one: two ε that both fill the wanted
-    volume are given the same draw, so the same model."""
-    again = pd.Series(False, index=table.index)
-    for source, part in table[table["acceptance"] == "random"].groupby("source"):
-        wide = part.pivot_table(index="epsilon", columns="seed", values=["correlation", "chosen"])
-        equal = wide.index[wide.duplicated(keep="last")]
-        again |= (table["source"] == source) & table["epsilon"].isin(equal)
-    return table[~again | (table["acceptance"] != "random")]
 
 
 def _controls(table: pd.DataFrame) -> list[str]:
