@@ -38,7 +38,7 @@ from uepo_lib import (
     tasks,
     values,
 )
-from uepo_lib.configs import build
+from uepo_lib.configs import build, typed
 from uepo_lib.datasets import Dataset
 from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.runs import Run, RunKey, Spec, Store
@@ -128,7 +128,8 @@ class Workbench:
         progress: bool = True,
     ) -> None:
         self.task = tasks.get(task)
-        check(seed >= 0, "seed", seed, "0 or a positive integer")
+        # torch's generators take 32 bits of a seed: 2**32 would draw seed 0's noise
+        check(0 <= seed < 2**32, "seed", seed, "0 or a positive integer below 2**32")
         self.seed = seed
         self.profile = profiles.current(profile)
         self.budget = profiles.budget(self.profile)
@@ -149,7 +150,11 @@ class Workbench:
         ``extra`` is what one call asks for: ``UsageError`` where an override says otherwise.
         """
         overrides = self.overrides.get(component, {})
-        found = build(COMPONENTS[component], overrides, **{**self._by_profile(component), **extra})
+        chosen = {**self._by_profile(component), **extra}
+        if "warmup_env_steps" in chosen and "warmup_env_steps" not in {**extra, **overrides}:
+            asked = typed(COMPONENTS[component], overrides)
+            chosen["warmup_env_steps"] = settings.warm_up({**chosen, **asked})
+        found = build(COMPONENTS[component], overrides, **chosen)
         for name in sorted(overrides.keys() & extra.keys()):
             same = getattr(found, name) == extra[name]
             valid = f"{extra[name]!r}, which is asked for here, or not overridden"
@@ -244,7 +249,10 @@ class Workbench:
     @property
     def obs_horizon(self) -> int:
         """T_o: how many past states every policy sees; ``denoiser.obs_horizon`` changes it."""
-        return int(self.overrides.get("denoiser", {}).get("obs_horizon", OBS_HORIZON))
+        chosen = self.overrides.get("denoiser", {})  # typed here: its component asks for T_o too
+        found: int = typed(denoisers.DenoiserConfig, chosen).get("obs_horizon", OBS_HORIZON)
+        check(found > 0, "denoiser.obs_horizon", found, "a positive integer")
+        return found
 
     def starts(self, count: int, purpose: str) -> Tensor:
         """``count`` windows of D that an imagined rollout starts from: (count, T_o, S)."""
