@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -41,11 +41,11 @@ from uepo_lib import (
 from uepo_lib.configs import build, typed
 from uepo_lib.datasets import Dataset
 from uepo_lib.errors import UsageError, check, unknown
-from uepo_lib.runs import Run, RunKey, Spec, Store
+from uepo_lib.products import Acts, Product
+from uepo_lib.runs import Run, Spec, Store
 from uepo_lib.tasks import Task
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 OBS_HORIZON = 1
 """T_o, by default. Hopper's state is Markov; on the tuning seed two past states lowered returns."""
@@ -74,45 +74,6 @@ COMPONENTS: dict[str, type[Any]] = {
 
 FIXED = frozenset({"gaussian.state_dim", "gaussian.action_dim", "gaussian.obs_horizon"})
 """Set by the task, the last one by ``denoiser.obs_horizon``, and by no override."""
-
-
-class Product(Generic[T]):
-    """Something that is computed, or loaded, when it is first asked for.
-
-    ``keys`` identify the runs it comes from and ``config`` what was chosen besides; both are known
-    before anything is computed, so a product can be the parent of another without its value.
-    """
-
-    def __init__(
-        self,
-        keys: tuple[RunKey, ...],
-        runs: Callable[[], tuple[Run, ...]],
-        value: Callable[[], T],
-        config: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.keys = keys
-        self.config: Mapping[str, Any] = config or {}
-        self._runs, self._value = runs, value
-
-    @cached_property
-    def runs(self) -> tuple[Run, ...]:
-        """The finished runs it comes from."""
-        return self._runs()
-
-    @property
-    def run(self) -> Run:
-        """The run that made it."""
-        return self.runs[-1]
-
-    @cached_property
-    def value(self) -> T:
-        """The thing itself."""
-        return self._value()
-
-    def derive(self, make: Callable[[T], U], config: Mapping[str, Any]) -> Product[U]:
-        """Something that follows from this one without a run of its own."""
-        merged = {**self.config, **config}
-        return Product(self.keys, lambda: self.runs, lambda: make(self.value), merged)
 
 
 class Workbench:
@@ -273,6 +234,7 @@ class Workbench:
         modules: tuple[ModuleType, ...],
         parents: tuple[Product[Any], ...] = (),
         expect: str = "a moment",
+        acts: Acts | None = None,
     ) -> Product[T]:
         """What ``produce`` writes into a run and ``read`` makes of it, under the run's identity."""
         spec = Spec(
@@ -289,7 +251,7 @@ class Workbench:
                 needs=lambda: [run for parent in parents for run in parent.runs],
             ),)  # fmt: skip
 
-        product: Product[T] = Product((spec.key,), get, lambda: read(product.run))
+        product: Product[T] = Product((spec.key,), get, lambda: read(product.run), acts=acts)
         return product
 
 
