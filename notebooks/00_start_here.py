@@ -172,7 +172,7 @@ here.draw("overview", overview_table(), task="the method", seeds=[])
 # | profile | what it is for | how long, all notebooks, with nothing beside them |
 # |---|---|---|
 # | `smoke` | every line of code runs; its numbers mean nothing | minutes, two cores |
-# | `laptop` | the default; what these pages show | some two hours, estimated, on two cores; three and a quarter on two slow ones |
+# | `laptop` | the default; what these pages show | 3¼ hours on two slow cores, some two on faster |
 # | `full` | more data, more updates, five seeds | some 90 core-hours, estimated |
 # | `paper` | the published sizes | thousands of core-hours, estimated; never run here |
 #

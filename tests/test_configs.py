@@ -29,6 +29,7 @@ class Sample:
     mode: Literal["fast", "slow"] = "fast"
     sizes: tuple[int, ...] = (1,)
     limit: float | None = None
+    range: tuple[float, float] = (0.0, 1.0)
 
 
 def one_line(*arguments: Any, **defaults: Any) -> str:
@@ -57,6 +58,7 @@ def test_overrides_win_over_defaults_and_those_over_the_class() -> None:
         ({"flag": True}, "flag", True),
         ({"mode": "slow"}, "mode", "slow"),
         ({"sizes": [3, 4]}, "sizes", (3, 4)),
+        ({"range": [2, 3.5]}, "range", (2, 3.5)),
         ({"limit": None}, "limit", None),
         ({"limit": 0.5}, "limit", 0.5),
     ],
@@ -80,6 +82,9 @@ def test_values_of_the_right_type(overrides: dict[str, Any], field: str, value: 
         {"mode": "slwo"},
         {"sizes": 3},
         {"sizes": [1, "x"]},
+        {"range": [1]},
+        {"range": [1, 2, 3]},
+        {"range": []},
         {"limit": "none at all"},
     ],
 )

@@ -236,9 +236,10 @@ def test_checkpoint_seconds_come_from_the_environment(
     assert len(recorder.saved) == checkpoints
 
 
-def test_checkpoint_seconds_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UEPO_CHECKPOINT_SECONDS", "often")
-    with pytest.raises(UsageError, match="UEPO_CHECKPOINT_SECONDS='often'"):
+@pytest.mark.parametrize("text", ["often", "nan", "inf", "-1"])
+def test_checkpoint_seconds_must_be_a_number(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UEPO_CHECKPOINT_SECONDS", text)
+    with pytest.raises(UsageError, match=f"UEPO_CHECKPOINT_SECONDS='{text}': must be a finite"):
         fit(1, lambda step: {}, {}, progress=False)
     assert training.CHECKPOINT_SECONDS > 0
 

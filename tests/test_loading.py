@@ -172,3 +172,19 @@ def test_what_would_belong_to_other_steps_is_refused(spoil: Any, said: str, tmp_
     with pytest.raises(UsageError, match=said) as caught:
         loading.load(TASK, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_normaliser_is_summed_in_double_precision() -> None:
+    """Of float32 rows as of float64 ones; of the latter, which local data have, byte by byte what
+    their own mean and spread give."""
+    rows = np.random.default_rng(0).normal([1e3, 0.0, 5.0], [1.0, 1e-6, 2.0], (200_000, 3))
+    mean, std = loading.moments(rows)
+    assert mean.tobytes() == rows.mean(axis=0).astype(np.float32).tobytes()
+    spread = np.maximum(rows.std(axis=0).astype(np.float32), np.float32(1e-3))
+    assert std.tobytes() == spread.tobytes() and std[1] == np.float32(1e-3)
+    single = rows.astype(np.float32)
+    exact = single.astype(np.float64)
+    mean, std = loading.moments(single)
+    assert mean.tobytes() == exact.mean(axis=0).astype(np.float32).tobytes()
+    np.testing.assert_allclose(std[::2], exact.std(axis=0)[::2], rtol=1e-6)
+    assert abs(single.std(axis=0)[0] / exact.std(axis=0)[0] - 1) > 1e-5  # what float32 sums give

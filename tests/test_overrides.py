@@ -4,13 +4,18 @@ not known, and where it would do nothing."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from tiny_study import settled, tiny
 
 from uepo_lib.errors import UsageError
+from uepo_lib.experiments.contenders import greedy
+from uepo_lib.experiments.online_summary import expert_level
 from uepo_lib.experiments.tradeoffs import dial
+from uepo_lib.extraction import advantage_scale
 from uepo_lib.methods import METHODS
 from uepo_lib.methods.uepo import UEPOConfig
 from uepo_lib.selection import tuned
@@ -85,6 +90,106 @@ def test_saying_the_same_twice_changes_nothing() -> None:
     once = online(tiny(), num_env_steps=512)
     twice = online(tiny(overrides={"gaussian_ppo": {"num_env_steps": 512.0}}), num_env_steps=512)
     assert once.keys == twice.keys
+
+
+def test_a_small_budget_has_a_short_warm_up() -> None:
+    """The policy gets half of the updates at least, unless the warm-up is asked for."""
+
+    def warm_up(changes: dict[str, Any], component: str = "gaussian_ppo") -> int:
+        found: int = tiny(overrides={component: changes}).config(component).warmup_env_steps
+        return found
+
+    size = tiny().budget.env_steps_per_update
+    assert warm_up({}) == 2 * size == warm_up({"num_env_steps": 4 * size})
+    assert [warm_up({"num_env_steps": k * size}) for k in (3, 2, 1)] == [size, size, 0]
+    assert warm_up({"num_env_steps": 2 * size}, "scratch_ppo") == 0
+    assert warm_up({"steps_per_update": tiny().budget.online_env_steps}) == 0
+    called = tiny().config("chain_ppo", num_env_steps=2 * size)
+    assert called.warmup_env_steps == size
+    with pytest.raises(UsageError, match=f"warmup_env_steps={2 * size}: must be at most {size}"):
+        warm_up({"num_env_steps": 2 * size, "warmup_env_steps": 2 * size})
+
+
+@pytest.mark.parametrize("profile", ["smoke", "laptop", "full", "paper"])
+def test_no_profiles_own_warm_up_is_cut(profile: str) -> None:
+    study = Study("hopper-medium", 0, profile)
+    for component in ("chain_ppo", "gaussian_ppo", "steer_ppo"):
+        found = study.config(component)
+        assert found.warmup_env_steps == 2 * study.budget.env_steps_per_update
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"denoiser": {"obs_horizon": "two"}}, "obs_horizon='two': must be a whole number"),
+        ({"denoiser": {"obs_horizon": None}}, "obs_horizon=None: must be a whole number"),
+        ({"denoiser": {"obs_horizon": 0}}, "obs_horizon=0: must be a positive integer"),
+        ({"gaussian": {"log_std_range": [1]}}, r"log_std_range=\[1\]: must be a list of 2"),
+    ],
+)
+def test_a_bad_value_is_one_line(overrides: Overrides, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        tiny(overrides=overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 99999999999999999999])
+def test_a_seed_is_one_of_32_bits(seed: int) -> None:
+    assert tiny(2**32 - 1).seed == 2**32 - 1
+    with pytest.raises(UsageError, match=f"^seed={seed}: must be 0 or a positive integer below"):
+        tiny(seed)
+
+
+# -- what can be fine-tuned
+
+
+def test_what_is_no_policy_with_a_likelihood_is_not_fine_tuned(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """T_a in its configuration makes no chain of a policy; and nothing is computed before that is
+    said."""
+    study = tiny()
+    model, critic = study.diffusion_policy(), study.critic()
+    made: Any = SimpleNamespace(model=model, critic=critic)
+    chosen = greedy(study, made)
+    assert "action_horizon" in chosen.config and chosen.acts is None
+    for policy in (chosen, model):
+        for ask in (study.fine_tune, study.steer):
+            with pytest.raises(UsageError, match=r"^policy='diffusion-.*': must be a Gaussian or"):
+                ask(policy, critic)
+    assert not capsys.readouterr().out
+
+
+def test_how_a_policy_acts_is_kept_and_identifies_nothing() -> None:
+    study = tiny()
+    model, critic, world = study.diffusion_policy(), study.critic(), study.dynamics()
+    sets, gaussians = study.sub_policies(model, 1.0), study.ensemble()
+    chains = (
+        sets, study.member(sets, 0), study.zero_noise(model), study.fresh(model),
+        study.regression(), study.improve_chain(study.member(sets, 0), world, critic),
+    )  # fmt: skip
+    others = (
+        study.clone(), study.clone(ACTION_HORIZON), gaussians, study.iql_policy(critic),
+        study.improve_gaussians(gaussians, world, critic), study.from_scratch(),
+    )  # fmt: skip
+    assert {policy.acts for policy in chains} == {"chain"}
+    assert {policy.acts for policy in others} == {"gaussian"}
+    assert study.fine_tune(chains[1], critic).acts == "chain"
+    assert study.steer(chains[1], critic).acts is None  # type: ignore[arg-type]
+    for policy in (*chains, *others):
+        assert "acts" not in policy.config
+
+
+# -- the maze, where an end is success
+
+
+def test_in_the_maze_to_arrive_is_worth_something() -> None:
+    """All returns of its data are 1, and Q = 0 after an arrival would be a reason not to arrive."""
+    maze = Study("maze-routes", 0, "tiny")
+    assert maze.config("amq").score == "model_return"
+    assert advantage_scale(maze.config("extraction"), torch.ones(9)) == 1
+    assert tiny().config("amq").score == "dead_zero"
+    assert expert_level(maze) == 90
 
 
 def test_what_a_call_leaves_open_an_override_decides() -> None:

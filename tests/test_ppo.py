@@ -321,6 +321,19 @@ def test_bad_settings_are_named(name: str, value: float) -> None:
         replace(BANDIT, **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("budget", "size", "longest"), [(512, 256, 256), (500, 256, 256), (256, 256, 0), (100, 256, 0)]
+)
+def test_a_warm_up_leaves_an_update_to_the_policy(budget: int, size: int, longest: int) -> None:
+    """Else online PPO would end as it began, and nobody would be told."""
+    made = PPOConfig(budget, num_envs=2, steps_per_update=size, warmup_env_steps=longest)
+    trainer = bandit(replace(made, minibatch_size=64, num_epochs=1))
+    learnt = [trainer.iterate(0.0)["policy_updates"] for _ in range(made.num_updates)]
+    assert learnt[-1] > 0 and not any(learnt[:-1])
+    with pytest.raises(UsageError, match=f"^warmup_env_steps={longest + 1}: must be at most"):
+        replace(made, warmup_env_steps=longest + 1)
+
+
 def test_rollout_keeps_chunks_and_both_kinds_of_end() -> None:
     config = PPOConfig(num_env_steps=64, num_envs=2, steps_per_update=32, discount=0.5)
     trainer = bandit(config, last=6)

@@ -22,13 +22,24 @@ def build(cls: type[C], overrides: Mapping[str, Any], **defaults: Any) -> C:
     >>> build(AMQConfig, {"horizon": 100}, num_starts=8).horizon
     100
     """
-    valid = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    for name in (*overrides, *defaults):
+    return cls(**{**_known(cls, defaults), **typed(cls, overrides)})
+
+
+def typed(cls: type[Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``overrides`` as the types of ``cls``'s fields, before the class checks their ranges."""
+    hints = get_type_hints(cls)
+    return {
+        k: _typed(f"{cls.__name__}.{k}", v, hints[k]) for k, v in _known(cls, overrides).items()
+    }
+
+
+def _known(cls: type[Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``given``; ``UsageError`` for a name that is no field of ``cls``."""
+    valid = [field.name for field in fields(cls)]
+    for name in given:
         if name not in valid:
             raise unknown(f"parameter of {cls.__name__}", name, valid)
-    hints = get_type_hints(cls)
-    given = {k: _typed(f"{cls.__name__}.{k}", v, hints[k]) for k, v in overrides.items()}
-    return cls(**{**defaults, **given})
+    return given
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
@@ -43,7 +54,10 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         hint = next(option for option in get_args(hint) if option is not type(None))
     if get_origin(hint) is tuple:
         check(isinstance(value, list | tuple), name, value, "a list: [1, 2]")
-        return tuple(_typed(name, item, get_args(hint)[0]) for item in value)
+        kinds = get_args(hint)
+        if Ellipsis not in kinds:  # as many as the hint says
+            check(len(value) == len(kinds), name, value, f"a list of {len(kinds)}")
+        return tuple(_typed(name, item, kinds[0]) for item in value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if hint is float:
         check(number and math.isfinite(value), name, value, "a finite number")

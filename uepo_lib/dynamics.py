@@ -36,7 +36,8 @@ class DynamicsConfig:
     """The ensemble and its training; sizes, decay and stopping rule are Uni-O4's for the Gym tasks.
 
     ``learning_rate`` falls to zero along a cosine over ``max_updates``. Uni-O4 keeps 1e-3 for many
-    more updates; within 6,000 updates the larger rate left a sixth of the one-step error on Hopper.
+    more updates; within 6,000 updates the larger rate left a sixth of the one-step error on Hopper,
+    and every profile keeps it, ``paper`` too.
     ``weight_decay`` goes from the first layer to the last. Uni-O4 adds λ/2 ‖W‖² to the loss under
     Adam; here the same λ is decoupled (AdamW) and by itself takes 0.15 % off a weight at most over
     these 6,000 updates: hardly a decay. Every ``check_every`` updates the held-out error of each

@@ -26,9 +26,9 @@ from uepo_lib import (
 from uepo_lib.datasets import Batch, Dataset
 from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.errors import check
+from uepo_lib.products import Product
 from uepo_lib.runs import Run
 from uepo_lib.stages import Study
-from uepo_lib.study import Product
 
 HELD_OUT_SEED = 900
 """Of the recipe that plays the held-out episodes; the datasets have 0, 1 and 2."""

@@ -39,9 +39,9 @@ from uepo_lib.errors import unknown
 from uepo_lib.models import ACTION_HORIZON, Models, load
 from uepo_lib.offline_ppo import Advantage, Look
 from uepo_lib.policies import GaussianPolicy, Policy
+from uepo_lib.products import Product
 from uepo_lib.regression import RegressionPolicy, Sizes
 from uepo_lib.runs import Run
-from uepo_lib.study import Product
 from uepo_lib.subpolicies import SubPolicies
 from uepo_lib.values import Critic
 
@@ -78,7 +78,9 @@ class Learners(Models):
             "ensemble": asdict(cfg), "gaussian": asdict(gaussian), "window": self.windows.horizon
         }  # fmt: skip
         modules = (datasets, policies, diversity)
-        return self.stage("ensemble", config, produce, read, modules, expect="about 2 min")
+        return self.stage(
+            "ensemble", config, produce, read, modules, expect="about 2 min", acts="gaussian"
+        )  # fmt: skip
 
     def regression(self) -> Product[RegressionPolicy]:
         """Deterministic cloning by mean squared error, with the diffusion policy's network."""
@@ -98,7 +100,7 @@ class Learners(Models):
         config = {"training": asdict(training), "denoiser": asdict(network), **acting}
         modules = (datasets, denoisers, diffusion, regression)
         made = self.stage("regression", config, produce, read, modules, expect="about 2 min")
-        return made.derive(lambda policy: policy, acting)
+        return made.derive(lambda policy: policy, acting, "chain")
 
     def iql_policy(self, critic: Product[Critic]) -> Product[GaussianPolicy]:
         """IQL's policy: the clone weighted by advantage."""
@@ -115,7 +117,9 @@ class Learners(Models):
             "extraction": asdict(cfg), "gaussian": asdict(gaussian), "window": self.windows.horizon
         }  # fmt: skip
         modules = (datasets, policies, extraction)
-        return self.stage("iql_policy", config, produce, _gaussian(gaussian), modules, (critic,))
+        return self.stage(
+            "iql_policy", config, produce, _gaussian(gaussian), modules, (critic,), acts="gaussian"
+        )  # fmt: skip
 
     def distilled(
         self, policy: Product[SubPolicies], noise: Product[GaussianPolicy]
@@ -135,7 +139,9 @@ class Learners(Models):
         }  # fmt: skip
         modules = (datasets, policies, cloning, distillation)
         parents = (policy, noise)
-        return self.stage("distilled", config, produce, _gaussian(gaussian), modules, parents)
+        return self.stage(
+            "distilled", config, produce, _gaussian(gaussian), modules, parents, acts="gaussian"
+        )  # fmt: skip
 
     # -- offline PPO
 
@@ -236,7 +242,7 @@ class Learners(Models):
         used = (datasets, robots, policies, evaluation, ppo, offline_ppo, *modules)
         parents = (policy, model, critic)
         made = self.stage("offline_ppo", config, produce, read, used, parents, "about 2 min")
-        return Product(made.keys, lambda: made.runs, lambda: made.value, policy.config)
+        return Product(made.keys, lambda: made.runs, lambda: made.value, policy.config, policy.acts)
 
 
 def looks_of(run: Run) -> list[Look]:

@@ -134,8 +134,7 @@ def _write_arrays(task: Task, source: Path, home: Path) -> dict[str, Any]:
     arrays, metadata = read(task, source)
     labels = {name: arrays.pop(name) for name in LABELS if name in arrays}
     bounds = arrays.pop("bounds")
-    mean = arrays["states"].mean(axis=0).astype(np.float32)
-    std = np.maximum(arrays["states"].std(axis=0).astype(np.float32), np.float32(1e-3))
+    mean, std = moments(arrays["states"])
     recipe = json.dumps(metadata.get("recipe", {}), sort_keys=True)
     about: dict[str, Any] = {
         "format": FORMAT,
@@ -166,6 +165,16 @@ def _write_arrays(task: Task, source: Path, home: Path) -> dict[str, Any]:
     if about["seconds"] > 1:
         print(f"{task.dataset_id}: {steps:,} steps into arrays, once: {about['seconds']} s")
     return about
+
+
+def moments(states: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation of each column, the latter 1e-3 at least.
+
+    Summed in float64: a million float32 rows, as remote data have, lose digits in their own type.
+    """
+    mean = states.mean(axis=0, dtype=np.float64).astype(np.float32)
+    std = states.std(axis=0, dtype=np.float64).astype(np.float32)
+    return mean, np.maximum(std, np.float32(1e-3))
 
 
 def read(task: Task, source: Path) -> tuple[Arrays, dict[str, Any]]:

@@ -32,8 +32,9 @@ from uepo_lib.diffusion import DiffusionModel
 from uepo_lib.dynamics import DynamicsModel
 from uepo_lib.errors import check
 from uepo_lib.policies import GaussianPolicy
+from uepo_lib.products import Product
 from uepo_lib.runs import Run
-from uepo_lib.study import Product, Workbench
+from uepo_lib.study import Workbench
 from uepo_lib.subpolicies import SubPolicies
 from uepo_lib.values import Critic
 
@@ -87,7 +88,9 @@ class Models(Workbench):
             "clone": asdict(cfg), "gaussian": asdict(gaussian), "window": self.windows.horizon
         }  # fmt: skip
         modules = (datasets, policies, cloning)
-        return self.stage("clone", config, produce, read, modules, expect="about 1 min")
+        return self.stage(
+            "clone", config, produce, read, modules, expect="about 1 min", acts="gaussian"
+        )  # fmt: skip
 
     def sub_policies(
         self,
@@ -129,14 +132,14 @@ class Models(Workbench):
             chosen["guidance"] = {k: v for k, v in rest.items() if k not in follow}
             if follow:
                 chosen["calibration"] = CALIBRATION
-        return model.derive(make, chosen)
+        return model.derive(make, chosen, "chain")
 
     def zero_noise(self, model: Product[DiffusionModel]) -> Product[SubPolicies]:
         """κ = 0: the control that every seed has to beat."""
         return model.derive(
             lambda trained: SubPolicies.zero_noise(trained, action_horizon=ACTION_HORIZON),
-            {"kappa": 0.0, "action_horizon": ACTION_HORIZON},
-        )
+            {"kappa": 0.0, "action_horizon": ACTION_HORIZON}, "chain",
+        )  # fmt: skip
 
     def fresh(self, model: Product[DiffusionModel], n: int | None = None) -> Product[SubPolicies]:
         """κ = 1 and new noise at every decision: the null for fixed noise. Evaluate it sampled.
@@ -151,6 +154,7 @@ class Models(Workbench):
                 own_generators=n is not None,
             ),
             {"kappa": 1.0, "fresh_noise": True, "action_horizon": ACTION_HORIZON, **several},
+            "chain",
         )  # fmt: skip
 
     def member(self, policy: Product[SubPolicies], i: int) -> Product[SubPolicies]:

@@ -66,7 +66,8 @@ class PPOConfig:
     target_kl: float | None = None
     """Stop an update's epochs when the mean KL from the old policy passes this (nats a level)."""
     warmup_env_steps: int = 0
-    """First steps in which only the critic learns; they count as environment steps."""
+    """First steps in which only the critic learns; they count as environment steps, and the policy
+    must get one update at least."""
     normalise_states: bool = False
     """Running mean and std of the states: for training from scratch, where no dataset fixes
     them."""
@@ -85,6 +86,14 @@ class PPOConfig:
             check(value is None or value >= 0, name, value, "0 or positive")
         check(0 < self.discount <= 1, "discount", self.discount, "in (0, 1]")
         check(0 <= self.gae_lambda <= 1, "gae_lambda", self.gae_lambda, "in [0, 1]")
+        last = (self.num_updates - 1) * self.steps_per_update
+        valid = f"at most {last}, where the last update begins, or the policy never learns"
+        check(self.warmup_env_steps <= last, "warmup_env_steps", self.warmup_env_steps, valid)
+
+    @property
+    def num_updates(self) -> int:
+        """How often PPO collects and improves."""
+        return -(-self.num_env_steps // self.steps_per_update)
 
 
 class Rollout(NamedTuple):
@@ -307,8 +316,7 @@ def train_ppo(
     progress: bool = True,
 ) -> None:
     """Run ``trainer`` for its budget; ``observe(update)`` adds metrics (evaluations, snapshots)."""
-    config = trainer.config
-    num_updates = -(-config.num_env_steps // config.steps_per_update)
+    num_updates = trainer.config.num_updates
 
     def update(step: int) -> Metrics:
         metrics = trainer.iterate(step / num_updates)

@@ -3,13 +3,15 @@
 | profile | for |
 |---|---|
 | smoke | every line of code runs; the numbers mean nothing |
-| laptop | the default: local data, three seeds, two to three hours on two cores |
+| laptop | the default: local data, three seeds; 3¼ hours on two slow cores, some two on faster |
 | full | five seeds, 5 times the data, 7.5 to 13 times the updates; some 90 core-hours, estimated |
-| paper | the sizes that Uni-O4 published; a GPU |
+| paper | the sizes that Uni-O4 published, not its learning rates; never run here |
 
 The sizes were fixed before settings were tuned; those of laptop were cut once more afterwards, when
 results had been seen, for time alone. What the paper (UEPO) leaves unsaid has Uni-O4's size under
 ``paper`` where Uni-O4 has one, and is marked as our choice in :data:`PUBLISHED` where it has none.
+Sizes alone: learning rates are the same at every profile. Uni-O4 has 1e-4 for the critics and keeps
+1e-3 for T̂; here they are 3e-4, and 5e-3 that falls to zero (``values.py``, ``dynamics.py``).
 """
 
 from __future__ import annotations
@@ -233,7 +235,8 @@ PUBLISHED = {
     "curve_episodes": "10 (Uni-O4)",
     "curve_points": "not said",
 }
-"""What was published for each row; UEPO where it says, else Uni-O4."""
+"""What was published for each row; UEPO where it says, else Uni-O4. There is no row of rates: those
+of ``paper`` are not the published ones."""
 
 
 def budget(profile: str) -> Budget:

@@ -100,5 +100,6 @@ def best_member(
 
     keys = (*together.keys, *judged.keys)
     return Product(
-        keys, lambda: (*together.runs, *judged.runs), lambda: best(together.value), config
-    )
+        keys, lambda: (*together.runs, *judged.runs), lambda: best(together.value), config,
+        together.acts,
+    )  # fmt: skip

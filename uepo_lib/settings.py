@@ -6,6 +6,7 @@ Settings by task are applied to every method alike; everything else is equal for
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,14 @@ SETTINGS = (
     Setting(
         ("halfcheetah", "hammer"), "gaussian", "activation", "tanh",
         "Uni-O4's code: tanh on these two, ReLU elsewhere",
+    ),
+    Setting(
+        ("maze",), "amq", "score", "model_return",
+        "A9: its end is success, and dead_zero counts nothing after it: not to arrive scores more",
+    ),
+    Setting(
+        ("maze",), "extraction", "scale_by_returns", False,
+        "every episode of its data arrives: all returns are 1 and have no range",
     ),
 )  # fmt: skip
 
@@ -88,6 +97,15 @@ ONLINE: dict[str, dict[str, Any]] = {
 """Online PPO; from scratch with the defaults. Minibatches are smaller for the chain, which decides
 once in T_a steps. Steering the noise takes the chain's settings with PPO's usual rate, its network
 being a small one that starts at zero; neither was tuned."""
+
+
+def warm_up(ppo: Mapping[str, Any]) -> int:
+    """The warm-up of these values of ``PPOConfig``, at most half of the updates: else a budget that
+    was made small would train the critic alone."""
+    size = max(1, ppo["steps_per_update"])  # its class refuses what is no size
+    updates = -(-ppo["num_env_steps"] // size)
+    return min(ppo["warmup_env_steps"], updates // 2 * size)
+
 
 IQL_BETA = 1.0
 """Chosen among the four of ``tuning_iql.csv``, by the noise-free score; IQL has 3 on locomotion,

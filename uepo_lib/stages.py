@@ -45,9 +45,10 @@ from uepo_lib.models import ACTION_HORIZON, CALIBRATION
 from uepo_lib.networks import StateValue, mlp, orthogonal_
 from uepo_lib.noise_steering import NoiseActor
 from uepo_lib.policies import GaussianPolicy
+from uepo_lib.products import Acts, Product
 from uepo_lib.runs import Run
 from uepo_lib.settings import ONLINE
-from uepo_lib.study import COMPONENTS, Product, load_all, load_data
+from uepo_lib.study import COMPONENTS, load_all, load_data
 from uepo_lib.subpolicies import SubPolicies
 from uepo_lib.values import Critic
 
@@ -70,6 +71,8 @@ class _Variant:
     modules: tuple[ModuleType, ...] = ()
     parents: tuple[Product[Any], ...] = ()
     companion: Callable[[], finetuning.MakeCompanion] | None = None
+    acts: Acts | None = None
+    """What is learnt acts so; None: it is not fine-tuned again."""
 
 
 class Study(Learners):
@@ -206,7 +209,7 @@ class Study(Learners):
         variant = _Variant(
             plain.actor, {**plain.chosen, "online_model": asdict(cfg), "amq": asdict(amq)},
             (datasets, dynamics, augmentation, rollouts, offline_ppo, online_model),
-            (world, synthetic), companion,
+            (world, synthetic), companion, plain.acts,
         )  # fmt: skip
         return self._fine_tune(policy, critic, variant)
 
@@ -223,8 +226,8 @@ class Study(Learners):
 
     @staticmethod
     def _default(policy: Product[Any]) -> _Variant:
-        chained = "action_horizon" in policy.config
-        return _Variant(lambda: _online_actor(policy.value), EXPLORED if chained else {})
+        explored = EXPLORED if policy.acts == "chain" else {}
+        return _Variant(lambda: _online_actor(policy.value), explored, acts=policy.acts)
 
     def _fine_tune(
         self,
@@ -234,8 +237,10 @@ class Study(Learners):
         component: str | None = None,
         **changes: Any,
     ) -> Product[OnlineActor]:
-        chained = "action_horizon" in policy.config
-        component = component or ("chain_ppo" if chained else "gaussian_ppo")
+        name = ", ".join(key.id for key in policy.keys)
+        valid = "a Gaussian or a sub-policy, which have the likelihoods that PPO needs"
+        check(policy.acts is not None, "policy", name, valid)
+        component = component or f"{policy.acts}_ppo"
         cfg = self.config(component, **changes)
         watched = self.budget.watched
 
@@ -258,7 +263,9 @@ class Study(Learners):
         }  # fmt: skip
         modules = (*ACTING, datasets, ppo, chain, finetuning, shift, *variant.modules)
         parents = (*((policy, critic) if critic else (policy,)), *variant.parents)
-        return self.stage("online", config, produce, read, modules, parents, "about 3 min")
+        return self.stage(
+            "online", config, produce, read, modules, parents, "about 3 min", variant.acts
+        )
 
     def from_scratch(self) -> Product[OnlineActor]:
         """PPO without any offline learning, as the behaviours were trained; of D it has only the
@@ -267,7 +274,7 @@ class Study(Learners):
         # the window: it decides which states a run is probed in, and no parent names it here
         named = {"untrained": asdict(config), "window": self.windows.horizon}
         untrained: Product[Any] = Product(
-            (), lambda: (), lambda: GaussianPolicy(config, self.seed), named
+            (), lambda: (), lambda: GaussianPolicy(config, self.seed), named, "gaussian"
         )
         return self.fine_tune(untrained, None, "scratch_ppo")
 

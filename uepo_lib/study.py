@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,14 +38,14 @@ from uepo_lib import (
     tasks,
     values,
 )
-from uepo_lib.configs import build
+from uepo_lib.configs import build, typed
 from uepo_lib.datasets import Dataset
 from uepo_lib.errors import UsageError, check, unknown
-from uepo_lib.runs import Run, RunKey, Spec, Store
+from uepo_lib.products import Acts, Product
+from uepo_lib.runs import Run, Spec, Store
 from uepo_lib.tasks import Task
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 OBS_HORIZON = 1
 """T_o, by default. Hopper's state is Markov; on the tuning seed two past states lowered returns."""
@@ -76,45 +76,6 @@ FIXED = frozenset({"gaussian.state_dim", "gaussian.action_dim", "gaussian.obs_ho
 """Set by the task, the last one by ``denoiser.obs_horizon``, and by no override."""
 
 
-class Product(Generic[T]):
-    """Something that is computed, or loaded, when it is first asked for.
-
-    ``keys`` identify the runs it comes from and ``config`` what was chosen besides; both are known
-    before anything is computed, so a product can be the parent of another without its value.
-    """
-
-    def __init__(
-        self,
-        keys: tuple[RunKey, ...],
-        runs: Callable[[], tuple[Run, ...]],
-        value: Callable[[], T],
-        config: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.keys = keys
-        self.config: Mapping[str, Any] = config or {}
-        self._runs, self._value = runs, value
-
-    @cached_property
-    def runs(self) -> tuple[Run, ...]:
-        """The finished runs it comes from."""
-        return self._runs()
-
-    @property
-    def run(self) -> Run:
-        """The run that made it."""
-        return self.runs[-1]
-
-    @cached_property
-    def value(self) -> T:
-        """The thing itself."""
-        return self._value()
-
-    def derive(self, make: Callable[[T], U], config: Mapping[str, Any]) -> Product[U]:
-        """Something that follows from this one without a run of its own."""
-        merged = {**self.config, **config}
-        return Product(self.keys, lambda: self.runs, lambda: make(self.value), merged)
-
-
 class Workbench:
     """What all stages of one task, seed and profile share; ``overrides`` changes defaults by
     component: ``{"diffusion": {"lr": 3e-4}}``."""
@@ -128,7 +89,8 @@ class Workbench:
         progress: bool = True,
     ) -> None:
         self.task = tasks.get(task)
-        check(seed >= 0, "seed", seed, "0 or a positive integer")
+        # torch's generators take 32 bits of a seed: 2**32 would draw seed 0's noise
+        check(0 <= seed < 2**32, "seed", seed, "0 or a positive integer below 2**32")
         self.seed = seed
         self.profile = profiles.current(profile)
         self.budget = profiles.budget(self.profile)
@@ -149,7 +111,11 @@ class Workbench:
         ``extra`` is what one call asks for: ``UsageError`` where an override says otherwise.
         """
         overrides = self.overrides.get(component, {})
-        found = build(COMPONENTS[component], overrides, **{**self._by_profile(component), **extra})
+        chosen = {**self._by_profile(component), **extra}
+        if "warmup_env_steps" in chosen and "warmup_env_steps" not in {**extra, **overrides}:
+            asked = typed(COMPONENTS[component], overrides)
+            chosen["warmup_env_steps"] = settings.warm_up({**chosen, **asked})
+        found = build(COMPONENTS[component], overrides, **chosen)
         for name in sorted(overrides.keys() & extra.keys()):
             same = getattr(found, name) == extra[name]
             valid = f"{extra[name]!r}, which is asked for here, or not overridden"
@@ -244,7 +210,10 @@ class Workbench:
     @property
     def obs_horizon(self) -> int:
         """T_o: how many past states every policy sees; ``denoiser.obs_horizon`` changes it."""
-        return int(self.overrides.get("denoiser", {}).get("obs_horizon", OBS_HORIZON))
+        chosen = self.overrides.get("denoiser", {})  # typed here: its component asks for T_o too
+        found: int = typed(denoisers.DenoiserConfig, chosen).get("obs_horizon", OBS_HORIZON)
+        check(found > 0, "denoiser.obs_horizon", found, "a positive integer")
+        return found
 
     def starts(self, count: int, purpose: str) -> Tensor:
         """``count`` windows of D that an imagined rollout starts from: (count, T_o, S)."""
@@ -265,6 +234,7 @@ class Workbench:
         modules: tuple[ModuleType, ...],
         parents: tuple[Product[Any], ...] = (),
         expect: str = "a moment",
+        acts: Acts | None = None,
     ) -> Product[T]:
         """What ``produce`` writes into a run and ``read`` makes of it, under the run's identity."""
         spec = Spec(
@@ -281,7 +251,7 @@ class Workbench:
                 needs=lambda: [run for parent in parents for run in parent.runs],
             ),)  # fmt: skip
 
-        product: Product[T] = Product((spec.key,), get, lambda: read(product.run))
+        product: Product[T] = Product((spec.key,), get, lambda: read(product.run), acts=acts)
         return product
 
 

@@ -6,6 +6,7 @@ knows nothing of runs on disk; whoever records (``runs.Run``) is passed in.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from uepo_lib.errors import UsageError
+from uepo_lib.errors import check
 
 Metrics = Mapping[str, "Tensor | float"]
 CHECKPOINT_SECONDS = 60.0
@@ -138,6 +139,10 @@ def descend_clipped(loss: Tensor, optimiser: torch.optim.Optimizer, max_grad_nor
 def _checkpoint_seconds() -> float:
     text = os.environ.get("UEPO_CHECKPOINT_SECONDS") or str(CHECKPOINT_SECONDS)
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        raise UsageError(f"UEPO_CHECKPOINT_SECONDS={text!r}: must be a number") from None
+        seconds = math.nan
+    # with NaN or infinity no checkpoint would ever be written
+    valid = "a finite number, 0 or positive"
+    check(math.isfinite(seconds) and seconds >= 0, "UEPO_CHECKPOINT_SECONDS", text, valid)
+    return seconds

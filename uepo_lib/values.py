@@ -28,7 +28,8 @@ REVISION = 2
 
 @dataclass(frozen=True)
 class IQLConfig:
-    """Critic sizes and training. Uni-O4 has V 3×512, Q 2×1024, lr 1e-4, batch 512, 2M updates.
+    """Critic sizes and training. Uni-O4 has V 3×512, Q 2×1024, lr 1e-4, batch 512, 2M updates; the
+    profile ``paper`` has these sizes and keeps the rate of here.
 
     ``polyak`` is the share of the online Q in the target, mixed in every ``target_every`` updates.
     ``scale_rewards``: learn in units of mean |r| / (1 − γ), about the size of a value, and give the

@@ -16,6 +16,7 @@ from uepo_lib.robots import Robot
 from uepo_lib.runs import Run
 from uepo_lib.shift import moment_matched_kl
 from uepo_lib.stages import Study, load_data
+from uepo_lib.tasks import LOCAL
 
 EXPERT_SHARE = 0.9
 
@@ -124,15 +125,16 @@ def _state_shift(run: Run, study: Study) -> dict[str, float]:
 
 
 def expert_level(study: Study) -> float:
-    """90 % of the mean return of the robot's expert dataset, normalised; 90 where there is none.
+    """90 % of the mean return of the robot's expert dataset, normalised; 90 where there is none,
+    as in the maze or of data that were not collected here.
 
     NaN, a level that no curve reaches, if no episode of it was played to its end, as on budgets
     that log fewer steps than an episode has.
     """
-    robot = study.task.robot
-    if study.task.source != "local":
+    robot, name = study.task.robot, f"{study.task.robot.name}-expert"
+    if study.task.source != "local" or name not in LOCAL:
         return 100 * EXPERT_SHARE
-    expert = load_data(f"{robot.name}-expert", study.profile, False)
+    expert = load_data(name, study.profile, False)
     returns = expert.episode_returns()
     return EXPERT_SHARE * robot.normalised(float(returns.mean()) if len(returns) else math.nan)
 
