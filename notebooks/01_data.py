@@ -332,10 +332,10 @@ assert here.profile == "smoke" or arrived.path.nunique() == len(ROUTES)
 print(arrived.path.value_counts().to_dict())
 
 # %% [markdown]
-# Now every dataset with two to four known kinds of episode, a dot an episode, coloured by what is
-# known. **Expectation:** the estimate finds the maze's four routes and the two policies of each
-# medium-expert. It should *not* tell a clone from the expert that it copies: the two are one
-# behaviour by two names, and an agreement near 0 is the right answer there.
+# Now every dataset with two to four known kinds of episode, a dot an episode (150 at most, spread
+# evenly), coloured by what is known. **Expectation:** the estimate finds the maze's four routes and
+# the two policies of each medium-expert. It should *not* tell a clone from the expert that it
+# copies: the two are one behaviour by two names, and an agreement near 0 is the right answer there.
 
 # %%
 several = facts[facts.modes_known.between(2, 4)].task

@@ -611,6 +611,9 @@ shares.round(3)
 
 # %%
 lowest = asked.groupby(["task", "judge", "copy"]).won.min()
+noisy = asked[asked.task == "hopper-medium"]
+won = noisy.pivot_table(index=["copy", "seed"], columns="judge", values="won")
+helps = (won["whole"] > won["past"]).groupby("copy", sort=False).agg(["sum", "size"])
 if here.profile != "smoke":  # every seed, both conditionings, both kinds of copies
     assert (lowest["pen-expert"][["past", "whole"]] >= 0.95).all()
     areas = ranked[ranked.scale.notna() & ranked.judge.isin(["past", "whole"])]
@@ -622,7 +625,9 @@ Markdown(
         f"{task} {lowest[task]['past'].min():.1%} and {lowest[task]['whole'].min():.1%}"
         for task in ("pen-expert", "hopper-medium")
     )
-    + ". Expected on pen-expert: at least 95 %."
+    + ". Expected on pen-expert: at least 95 %. On hopper-medium the future states help in "
+    + ", ".join(f"{row['sum']} of {row['size']} seeds ({copy})" for copy, row in helps.iterrows())
+    + "."
 )
 
 # %% [markdown]

@@ -647,10 +647,14 @@ Markdown(
 # ### What it costs
 #
 # A guided sub-policy needs its n − 1 neighbours in its own state, so acting with one costs n plans;
-# alone, an unguided one costs one. And noise on actions can cost return. In the figure a dot is a
-# sub-policy, a bar their mean. The sets of the long chain play half as many episodes as those of
-# the short one, so columns compare only within one chain length: a difference between the two sides
-# of the dotted line may be one of episodes.
+# alone, an unguided one costs one. The table counts them as sequences, which is exact. The
+# milliseconds are rough: a call plans all sequences at once, so the time need not grow n times, and
+# it was taken while this page ran, whatever else the machine did.
+#
+# And noise on actions can cost return. In the figure a dot is a sub-policy, a bar their mean. The
+# sets of the long chain play half as many episodes as those of the short one, so columns compare
+# only within one chain length: a difference between the two sides of the dotted line may be one of
+# episodes.
 
 # %%
 times = pd.concat(guidance_robots.time_table(robot, (STRONG, LONG)) for robot in first)

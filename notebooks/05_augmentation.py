@@ -80,7 +80,7 @@ seeds = here.budget.seeds
 # and none on the other. An ensemble is fitted to it. Then twice as many steps from *all* angles
 # are added, once imagined by that ensemble, once real, and a new ensemble is fitted to both
 # together, with equally many gradient steps. (Here and below, thin lines are one seed each, the
-# bold line is their mean.)
+# bold line is their mean, unless the legend says otherwise.)
 #
 # **Expectation.** On the unseen side the error explodes and the members disagree. Real steps
 # repair it; imagined ones cannot, because they are a function of what the model already knew.
@@ -250,7 +250,8 @@ Markdown(
     f"**Result.** From easy to hard steps the predicted σ grows by a factor of {room.min():.1f} "
     f"({room.idxmin()}) to {room.max():.0f} ({room.idxmax()}). The median prediction lies a "
     f"factor of {floor.median():.2f} above the lower bound (median over dimensions); in "
-    f"{len(met)} of {len(wide)} dimensions ({', '.join(met) or 'none'}) the bounds have crossed."
+    f"{len(met)} of {len(wide)} dimensions{' (' + ', '.join(met) + ')' if len(met) else ''} the "
+    "bounds have crossed."
 )
 
 # %% [markdown]
@@ -675,8 +676,10 @@ drawn_by_chance.drop(columns="ratio").round(2)
 
 # %% [markdown]
 # The last table compares the filter with chance at those ε that a control was drawn for. The figure
-# does so wherever a control is as large, and beside *no filter* as well. There nothing is chosen on
-# either side, so what is left is the luck of the draw: an effect of the filter has to exceed it.
+# below does so wherever a control is as large, and beside *no filter* as well. There nothing is
+# chosen on either side, so what is left is the luck of the draw: an effect of the filter has to
+# exceed it. So the figure has more comparisons than the table; the sentence below it counts the
+# figure's, the last one of this section the table's.
 
 # %%
 chance = e2_figures.chance_table(gained)

@@ -149,7 +149,8 @@ Markdown(
     f"V minus what followed, on average: {', '.join(f'{d:+.1f}' for d in above)} "
     f"(mean of what followed: {values.followed.mean():.1f}). **Verdict.** V "
     f"{'ranks' if (ranks > 0).all() else 'does **not** rank'} states as the log does in every "
-    f"seed; it lies above what followed in {(above > 0).sum()} of {len(above)} seeds."
+    f"seed; it lies above what followed in {(above > 0).sum()} of {len(above)} seeds"
+    f"{'' if (above > 0).any() else ', **not as expected**'}."
 )
 
 # %%

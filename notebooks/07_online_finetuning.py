@@ -588,7 +588,7 @@ print(f"mean steps a seed; online budget {here.budget.online_env_steps:,} steps 
 #   that needs precise torques falls, and a fall is all that PPO then learns about.
 # - **The score above the data.** A clone of noisy data acts without the noise and can score above
 #   the log before it has improved anything (notebook 01). Read gains from the start, not from the
-#   dashed line.
+#   dataset's mean.
 # - **Ceilings.** From a high start the gap is small and its share is erratic; the rule switches to
 #   "does not fall" for that reason.
 # - **Few seeds.** At three, each line is an anecdote; the verdicts above say so.

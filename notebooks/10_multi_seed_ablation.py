@@ -200,9 +200,10 @@ here.draw("10_coverage", routes, played, task=grid.rivals)
 # %% [markdown]
 # **What to see.** Left: the grey curve is what draws from four equally likely routes reach; a set
 # above it covers more than draws do. Lines are means over seeds, of which the right panel shows
-# every one. Right, of pairs of episodes that arrive: 1 is a member that
-# always takes the same route, ¼ one that draws anew. How often members arrive stands in the table
-# (`arrived`); one that does not is missing on the right and covers nothing on the left.
+# every one. Right, of pairs of episodes that arrive: 1 is a member that always takes the same
+# route, ¼ one that draws anew. How often members arrive stands in the table (`arrived`); a member
+# that never does covers nothing on the left and counts for nothing on the right. κ = 0 is one
+# policy: it has a row in the table, and none in this figure.
 
 # %%
 columns = ["coverage", "entropy", "persistence", "arrived"]
@@ -213,12 +214,13 @@ known.round(2).assign(n=by_set["n"].max(), seeds=by_set["seed"].nunique())
 
 # %%
 repeats = {name: known.loc[name, "persistence"] for name in (FRESH, ZERO, seeds)}
+alone = most[most["set"] == ZERO].sort_values("seed")["persistence"]
 Markdown(
     f"Of pairs of arrivals, draws repeat a route in {repeats[FRESH]:.2f}, *one* policy of zero "
-    f"noise in {repeats[ZERO]:.2f}, fixed seeds in {repeats[seeds]:.2f}. Zero noise has no seed to "
-    f"keep to: what it has more than draws ({repeats[ZERO] - repeats[FRESH]:+.2f}, where seeds "
-    f"have {repeats[seeds] - repeats[FRESH]:+.2f}) is what planning without dice does. It "
-    f"arrives in {known.loc[ZERO, 'arrived']:.0%} of episodes, fixed seeds in "
+    f"noise in {repeats[ZERO]:.2f} (by seed {', '.join(f'{p:.2f}' for p in alone)}), fixed seeds "
+    f"in {repeats[seeds]:.2f}. Zero noise has no seed to keep to: what it has more than draws, "
+    "where it has more, is what planning without dice does. It arrives in "
+    f"{known.loc[ZERO, 'arrived']:.0%} of episodes, fixed seeds in "
     f"{known.loc[seeds, 'arrived']:.0%}."
 )
 
@@ -257,8 +259,9 @@ pd.DataFrame(
 # Members plan in the same 256 logged states, and act for some steps from the same logged states of
 # the simulator. In the table `div` is that to the nearest plan, `low_passed` the same of smoothed
 # plans, `floor` the same of n noisy repeats of one behaviour, as many as there are plans (at first
-# it was that of two repeats, which have no choice of a neighbour, and so too large beside div);
-# `plan_rms` and `executed_rms` are plain (RMS) distances of plans and of executed trajectories.
+# it was that of two repeats, which have no choice of a neighbour, and so too large beside div); a
+# controller made the maze's data, and what it meant without noise is not known. `plan_rms` and
+# `executed_rms` are plain (RMS) distances of plans and of executed trajectories.
 # `rho` is the rank correlation of div with `executed_rms` over the pairs of members in a state,
 # `rho_rms` that of `plan_rms` with it. The upper row of the figure compares sets, and each task has
 # its own scale there; the lower row is the question: `rho` beside `rho_rms`, joined for each seed.

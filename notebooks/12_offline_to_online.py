@@ -161,9 +161,11 @@ here.draw("12_scores", everything, runs, task=task)
 # %% [markdown]
 # **How to read it.** Hollow marks are offline scores, filled ones the last policy after online
 # fine-tuning, one mark a seed; a row without filled marks was not taken online on that task. Rows
-# stand in the order of the table above, whatever they score. Colours are those of the methods in
-# all figures below; grey are their variants. 100 is D4RL's expert. Rows that learn nothing offline,
-# such as PPO from scratch, start from an untrained network: that is their hollow mark.
+# stand in the order of the table above, whatever they score. Rows that go online on every task
+# have a colour, a method with and without offline PPO the same one; the figures below that show
+# methods keep it. The others are grey, PPO from scratch the darkest. 100 is D4RL's expert. Rows
+# that learn nothing offline, such as PPO from scratch, start from an untrained network: that is
+# their hollow mark.
 #
 # Diamonds are means over a set of policies, each played on the first few of the episodes that other
 # rows are scored on. Levels differ between sets of episodes, on the pen by several points at
@@ -172,7 +174,8 @@ here.draw("12_scores", everything, runs, task=task)
 # and these marks disagree on a start or an end, the marks count.
 #
 # In the curves below each column shows its methods in colour, a thin line a seed and a thick one
-# their mean, before the means of all others in grey. Tasks of one robot have one scale. From five
+# their mean, before the means of all others in grey; hollow marks there are
+# rows with offline PPO, no longer offline scores. Tasks of one robot have one scale. From five
 # seeds on a band is the 95 % bootstrap interval of a mean; with fewer it would only reach from the
 # lowest seed to the highest. Evaluations are noise-free.
 
@@ -275,9 +278,10 @@ Markdown(
 )
 
 # %% [markdown]
-# Uni-O4 goes online with one member, the one that AM-Q likes best after offline PPO. Where that is
-# not one of the good ones, UEPO's lead is over a choice and not over a method. What of the offline
-# lead that is, members being played in fewer episodes:
+# Uni-O4 goes online with one member, the one that AM-Q likes best after offline PPO. Where this one
+# scores less than the members' mean, so much of UEPO's gain is owed to the choice inside Uni-O4,
+# and against a member drawn at random it would be smaller, or a loss larger. Offline,
+# by task, members being played in fewer episodes:
 
 # %%
 Markdown(tells.choice_told(by_task, known))
@@ -324,8 +328,9 @@ Markdown(
 
 # %% [markdown]
 # **Were the expectations met?** No threshold was written with them, so *alike* and *close* are read
-# as: the means differ by less than the seeds of one row do, by their standard deviation. With few
-# seeds these lines describe and do not decide.
+# as: the means differ by less than the seeds of one row do, by their standard deviation. *Helps* is
+# read as: the mean over seeds is above 0 for both, task by task; this reading was chosen after the
+# tables had been seen. With few seeds these lines describe and do not decide.
 
 # %%
 met = comparison_expected.expected(scores, online, found["selection"])
@@ -453,13 +458,15 @@ Markdown(
 # Gaussians, on Hopper-medium with a seed that no result uses; every Gaussian that learnt offline
 # has those of cloning, but clones of chunks have the chain's. What was chosen offline by returns,
 # on seeds that no result uses, is listed below with the tasks that it was judged on: the unit of
-# the critics ([06](06_offline_improvement.ipynb)) on three, so what is told without Hopper-medium
-# is not free of choices. Trials of diffusion policies with prototypes count, for every row that has
-# one. The sizes of `laptop` are compromises with time; the updates of its
+# the critics ([06](06_offline_improvement.ipynb)) on three and offline PPO's updates on
+# Hopper-medium-replay, so what is told without Hopper-medium is not free of choices. Trials of
+# diffusion policies with prototypes, before this library, count for every row that has a diffusion
+# policy. The sizes of `laptop` are compromises with time; the updates of its
 # diffusion policies and clones were also looked at by returns on Hopper-medium, reported seeds
 # among them. Afterwards, for time alone, all updates but those of diffusion policies were cut, and
 # the diffusion batch, the online steps and the episodes of an evaluation on the way; no setting was
-# tuned anew. What differs by task is Uni-O4's own, with its source, and applies to every method.
+# tuned anew. What differs by task is Uni-O4's or IQL's own, the maze's apart, with its source, and
+# applies to every method.
 
 # %%
 budget = e3.budget(online)

@@ -290,7 +290,7 @@ if found:
 #   noise: a real camera is harder in every respect.
 # - **These trajectories part by little.** The data have one mode, and they are short. Where
 #   behaviours differ by more than the camera's grain and shake, a picture may rank them better. How
-#   far small variations of one gait can be told apart at all, the row of the positions says: they
+#   far small variations of one gait can be told apart at all, the positions' column says: they
 #   leave velocities out as well, and a code of frames is to be measured by them.
 # - **The encoder knows these states.** It is trained on the data that the policies come from.
 # - **The pictures know something that the states leave out.** Hopper does not observe how far it

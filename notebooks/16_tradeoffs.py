@@ -128,10 +128,11 @@ assert (highest["tau"] > lowest["tau"]).all()  # as the formula has it, on every
 # by AM-Q in the $\hat T$ of both. (First tables had been seen when UEPO was given its $D_{diff}$
 # here, and lost a held-out part of D that chose for it.)
 #
-# The claim needs both questions of the table: is $\pi^*$ ahead of plain cloning, and further ahead
-# with fewer data? It is not testable where selection fails: zero noise is one of the candidates, so
-# a $\pi^*$ that loses to it with the most data was chosen badly, and a lead that grows from there
-# says nothing of data. (This rule was added when a table had been seen.) All learners make fewer
+# The claim needs two questions of the table: is $\pi^*$ ahead of plain cloning, and further ahead
+# with fewer data? A third says whether selection works. Zero noise is one of the candidates, so a
+# $\pi^*$ that loses to it with the most data, by more than two points on average, was chosen badly,
+# and a lead that grows from there says nothing of data: then the claim is not testable. (This rule
+# was added when a table had been seen.) All learners make fewer
 # updates here than in 12, not all by the same factor, and D_diff has a ratio of its own: a lead is
 # to be compared with the leads at other shares of D, not with those in 12, and its level says
 # little. Thin lines in the figure are one seed each, the bold line is their mean.

@@ -25,7 +25,8 @@
 # **Our choices.** Two checks that need each other. *Arithmetic*: what the paper's own totals say
 # when they are added up. *Measurement*: the verdicts of the experiments, collected and not decided
 # anew. "Supported" and "not supported" need five seeds and an interval; with fewer, the verdict is
-# *inconclusive*, whatever the numbers. *Not testable here*: this profile has no such data or row.
+# *inconclusive*, whatever the numbers. *Not testable here*: this profile has no such data or row,
+# or what the claim takes for granted fails in it; the column *measured* says which.
 #
 # **Run time** beyond shared runs: seconds at `smoke`, about a minute at `laptop`.
 #
@@ -102,12 +103,14 @@ print(references.MARKS)
 #
 # ## Measurement
 #
-# **Expectation**, written before the runs: at three seeds nothing is decided. What the signs say is
-# in the column *measured*, with 95 % intervals over seeds, by Student's t where nothing else is
-# said. Of E3's gains in points the first number is a difference of interquartile means, which
-# weighs the middle task most (12 says why); *paired* is the mean over tasks of the gains on the
-# same seed. The first interval after each of the two is a bootstrap, and a bootstrap of three seeds
-# is too narrow: read the second one of *paired*, after *t*. The label needs all three.
+# **Expectation**, written before the runs: at three seeds nothing is decided.
+#
+# What the signs say is in the column *measured*, with 95 % intervals over seeds, by Student's t
+# where nothing else is said. Of E3's gains in points the first number is a difference of
+# interquartile means, which weighs the middle task most (12 says why); *paired* is the mean over
+# tasks of the gains on the same seed. The two can differ in sign. The first interval after each is
+# a bootstrap, and a bootstrap of three seeds is too narrow: read the second one of *paired*, after
+# *t*. The label needs all three.
 
 # %%
 results = claims.Results(here.profile)

@@ -206,8 +206,9 @@ paths = views.paths_table(study, policies, episodes)
 here.draw("30_paths", paths, runs, task=task.name)
 
 # %% [markdown]
-# Grey is the pillar, green the goal; a dot is where an episode ends. Every sub-policy plays some of
-# the episodes here, and all of them in the scores below.
+# Grey is the pillar, green the goal; a dot is where an episode ends, at x = 3 if it missed the goal
+# and went on to the edge. Every sub-policy plays some of the episodes here, and all of them in the
+# scores below.
 
 # %%
 Markdown(views.came_to(paths))
@@ -224,7 +225,7 @@ here.draw("30_scores", scores, [p.run for p in returns.values()], task=task.name
 
 # %%
 mean = scores.groupby("policy", sort=False)["score"].mean()
-Markdown(", ".join(f"{name}: **{score:.0f}**" for name, score in mean.items()) + ". One seed.")
+Markdown(", ".join(f"{name}: **{round(score)}**" for name, score in mean.items()) + ". One seed.")
 
 # %% [markdown]
 # ## Does each part work?

@@ -77,7 +77,10 @@ def test_where_every_line_is_met_nothing_is_explained() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"to_expert": 0.0}, "no room: 3 of 3 seeds start at 90 % of the expert or above"),
+        (
+            {"to_expert": 0.0},
+            "no room: by the first evaluation 3 of 3 seeds are at 90 % of the expert or above",
+        ),
         ({"noise": 20.0}, "noise of the evaluations: 22.0 points at most are lost"),
         ({"dip_exploring": 40.0}, "exploring costs 40 points"),
         ({"stopped": 0.8}, "the KL target cut 80% of the updates short"),

@@ -50,21 +50,21 @@ def test_the_lead_is_split_by_what_offline_ppo_and_the_choice_did() -> None:
     text = tells.lead_told(headline, known(hopper_medium=6.0, pen_cloned=2.0))
     first, second = text.splitlines()
     assert first.startswith("- all tasks: ") and second.startswith("- without hopper-medium: ")
-    assert "leads by +6.0 and +6.0 points" in first and "equal row, by +2.0 and +2.0" in first
+    assert "gain is +6.0 and +6.0 points" in first and "equal row, +2.0 and +2.0." in first
     assert "So -4.0 and -4.0 are what offline PPO and AM-Q's choice among its members did" in first
     assert "changed their mean by +4.0" in first and "changed their mean by +2.0" in second
     assert "adds to that mean changed by -20.0." in first
-    assert first.endswith("UEPO leads by +7.0 and +7.0, over IQL by -4.0 and -4.0.")
+    assert first.endswith("UEPO's gain is +7.0 and +7.0, over IQL -4.0 and -4.0.")
 
 
 def test_the_choice_inside_the_baseline_is_told_by_task() -> None:
     by_task = says.by_task(says.gains(*tables(), says.PAIRS))
     first, second = tells.choice_told(by_task, known(hopper_medium=6.0)).splitlines()
     assert first == (
-        "- hopper-medium: the lead is +6.0 points. The improved member that AM-Q chooses scores "
+        "- hopper-medium: UEPO's gain is +6.0 points. The improved member that AM-Q chooses scores "
         "56.5, their mean 66.5: a choice at random would change Uni-O4 by +10.0."
     )
-    assert second.startswith("- pen-cloned: the lead is +6.0 points.")
+    assert second.startswith("- pen-cloned: UEPO's gain is +6.0 points.")
 
 
 def test_what_comes_with_the_policy_class_is_counted() -> None:

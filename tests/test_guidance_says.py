@@ -56,7 +56,7 @@ def test_jitter_inside_the_modes_is_named_as_such() -> None:
     assert text.startswith("At η = 0.1 white noise on finished actions reaches τ in 90% of calls")
     assert "no new door: 2.85, unguided 2.80, guided 2.90" in text
     assert "**τ alone does not tell jitter from a door.**" in text
-    assert text.endswith("At η = 1 it leaves the data: at most 20% are within a mode.")
+    assert text.endswith("At η = 1 it leaves the data: at most 20% of the plans are within a mode.")
     doors = table.assign(modes=table["modes"].where(table["set"] != "final", 3.5))
     assert "It finds new doors: 3.50" in guidance_says.jitter_says(doors)
     assert "jitter" not in guidance_says.jitter_says(doors)

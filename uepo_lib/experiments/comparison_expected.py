@@ -41,8 +41,8 @@ def offline_ppo_helps(scores: pd.DataFrame, online: pd.DataFrame, selection: pd.
         f" ({part.mean():+.1f} over tasks, above 0 on {(part > 0).sum()} of {len(part)})"
         for name, part in both.items()
     ]
-    met = all(part.mean() > 0 for part in both.values())
-    return f"Offline PPO helps both: {'; '.join(told)}: {_verdict(met)}."
+    helped = pd.DataFrame({name: part > 0 for name, part in both.items()}).all(axis=1)
+    return f"Offline PPO helps both: {'; '.join(told)}: {_by_task(helped)}."
 
 
 def ends_are_close(scores: pd.DataFrame, online: pd.DataFrame) -> str:

@@ -71,7 +71,10 @@ def cause(part: pd.DataFrame) -> str:
     undefined = [f"to hold is not defined: {told}"] if below else []
     signs = []
     if full > MOST * len(part):
-        signs.append(f"no room: {full} of {len(part)} seeds start at 90 % of the expert or above")
+        signs.append(
+            f"no room: by the first evaluation {full} of {len(part)} seeds are at 90 % of the "
+            "expert or above"
+        )
     if (lost > 0).any() and chance.all():
         signs.append(f"noise of the evaluations: {lost.max():.1f} points at most are lost")
     if price > MOST * part["start"].mean():

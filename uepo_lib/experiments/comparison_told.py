@@ -41,12 +41,12 @@ def lead_told(headline: pd.DataFrame, known: pd.DataFrame) -> str:
         ]
         phase = offline_phase(untuned(known) if over == WITHOUT else known).mean()
         lines.append(
-            f"- {over}: over Uni-O4 UEPO leads by {told[0]} points, offline and at the end; over "
-            f"Uni-O4 without its offline PPO, the equal row, by {told[1]}. So {told[2]} are what "
+            f"- {over}: over Uni-O4 UEPO's gain is {told[0]} points, offline and at the end; over "
+            f"Uni-O4 without its offline PPO, the equal row, {told[1]}. So {told[2]} are what "
             f"offline PPO and AM-Q's choice among its members did to Uni-O4 here. Offline, on the "
             f"fewer episodes of the members, PPO changed their mean by {phase['members']:+.1f}, "
             f"and what the choice adds to that mean changed by {phase['choice']:+.1f}. Over plain "
-            f"cloning UEPO leads by {told[3]}, over IQL by {told[4]}."
+            f"cloning UEPO's gain is {told[3]}, over IQL {told[4]}."
         )
     return "\n".join(lines)
 
@@ -58,8 +58,8 @@ def choice_told(by_task: pd.DataFrame, known: pd.DataFrame) -> str:
     lead = by_task[test].set_index("task")["mean"]
     rows: Any = offline_phase(known).itertuples()
     return "\n".join(
-        f"- {row.Index}: the lead is {lead[row.Index]:+.1f} points. The improved member that AM-Q "
-        f"chooses scores {row.chosen:.1f}, their mean {row.mean:.1f}: a choice at random would "
+        f"- {row.Index}: UEPO's gain is {lead[row.Index]:+.1f} points. The improved member that "
+        f"AM-Q chooses scores {row.chosen:.1f}, their mean {row.mean:.1f}: a choice at random would "
         f"change Uni-O4 by {row.mean - row.chosen:+.1f}."
         for row in rows
     )
@@ -81,9 +81,10 @@ def swaps_told(swaps: pd.DataFrame) -> str:
         + ("" if pair in ranked else f" (on {', '.join(on[pair])} alone)")
         for pair, words in BY_AM_Q.items() if pair in means
     ]  # fmt: skip
+    of = f"{len(ranked)}" if len(ranked) == len(means) else f"{len(ranked)} of {len(means)}"
     most, least, largest = str(ranked.idxmax()), str(ranked.idxmin()), str(reached.abs().idxmax())
     return (
-        f"Means over tasks and seeds. Of the {len(ranked)} of {len(means)} swaps that were "
+        f"Means over tasks and seeds. Of the {of} swaps that were "
         f"played offline on all tasks, **{most}** adds most ({_told(swaps, most, 'offline')}) and "
         f"**{least}** least ({_told(swaps, least, 'offline')}). {_caveat(swaps, most, len(ranked))}"
         f" Choosing (i, κ) by AM-Q changes the offline score {' and '.join(chosen)}. After online "

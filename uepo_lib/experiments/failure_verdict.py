@@ -159,8 +159,9 @@ def named_cause(table: pd.DataFrame, outcomes: pd.DataFrame) -> str:
     seen = mild["fired"] >= FIRES * mild["runs"]
     return (
         f"The cause that the paper names, {alone} at κ = 1, fires in {mild['fired']} of "
-        f"{mild['runs']} test runs; on the toy such a set reaches {doors[alone]:.1f} doors on "
-        f"average, a healthy one {doors[HEALTHY]:.1f}, one with {both} {doors[both]:.1f}."
+        f"{mild['runs']} test runs; on the toy, on these seeds, such a set reaches "
+        f"{doors[alone]:.1f} doors on average, a healthy one {doors[HEALTHY]:.1f}, one with {both} "
+        f"{doors[both]:.1f}."
         + ("" if seen else " So *collapse* was seen, but **not through its named cause**.")
     )
 

@@ -59,7 +59,7 @@ def of_distances(distances: pd.DataFrame) -> list[str]:
              "distance over that of the other)", factors),
         line("div ranks pairs no better than the plain distance of plans (ρ less)",
              ours["rho_rms"] - ours["rho"], ties=True),
-        line("On noisy data most of div is the floor (div to the nearest of n noisy repeats, over "
+        line("On noisy data most of div is the floor (κ = 1: div to the nearest of n repeats, over "
              "that to the nearest of n plans)",
              known["floor"] / known["div"], above=0.5, shown="{:.0%}"),
     ]  # fmt: skip

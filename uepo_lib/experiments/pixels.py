@@ -107,7 +107,10 @@ def beside_rivals(agreement: pd.DataFrame) -> str:
     told = []
     for rival, name in ((RANDOM, "a random encoder"), (COMPONENTS, "PCA")):
         ahead = int((rho[LATENT] > rho[rival]).sum())
-        told.append(f"{name}'s {rho[rival].mean():.2f}, ahead in {ahead} of {len(rho)} seeds")
+        told.append(
+            f"{name}'s {rho[rival].mean():.2f}, and the latent is ahead in {ahead} of {len(rho)} "
+            "seeds"
+        )
     beaten = bool((rho[LATENT].mean() > rho[[RANDOM, COMPONENTS]].mean()).all())
     return (
         f"The learned latent was expected to beat codes that learn less. Its RMS has ρ = "

@@ -128,7 +128,7 @@ def _pair(axes: Axes, part: pd.DataFrame, place: int) -> None:
 
 
 def _legend(figure: Figure, kinds: Sequence[str], sets: bool) -> None:
-    handles = [_mark(KINDS[kind], kind) for kind in kinds]
+    handles = [_mark(KINDS[kind], kind, face="0.75") for kind in kinds]
     handles += [
         _mark("o", "offline", face="white"),
         _mark("o", "after online fine-tuning"),

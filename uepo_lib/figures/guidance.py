@@ -248,6 +248,9 @@ def draw_perturbation(table: pd.DataFrame) -> Figure:
             part["div"], part["sigma"], color=plotting.COLOURS["UEPO"], alpha=shade,
             label=f"τ = {tau:g}",
         )  # fmt: skip
-    axes.set(xlabel="div to the nearest neighbour (no unit)", ylabel="σ_div (action units)")
+    axes.set(
+        xlabel="div to the nearest neighbour (no unit)",
+        ylabel=r"$\sigma_{\mathrm{div}}$ (action units)",
+    )
     axes.legend()
     return figure

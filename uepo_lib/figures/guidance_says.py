@@ -14,6 +14,8 @@ CONTROLS = {"ungated": "ungated noise", "final": "white noise on finished action
 
 NO_DOOR = 0.1
 """A mean number of doors within this of the unguided sets' counts as no new door."""
+TELLING = 0.05
+"""Shares along a chain that differ by less have no lowest step to speak of."""
 
 
 def jitter_says(table: pd.DataFrame) -> str:
@@ -40,7 +42,8 @@ def jitter_says(table: pd.DataFrame) -> str:
     gone = gone[gone < SUPPORT]
     if len(gone):
         at = ", ".join(f"{eta:g}" for eta in gone.index)
-        lines.append(f"At η = {at} it leaves the data: at most {gone.max():.0%} are within a mode.")
+        most = "none" if gone.max() < 0.005 else f"at most {gone.max():.0%}"
+        lines.append(f"At η = {at} it leaves the data: {most} of the plans are within a mode.")
     return " ".join(lines)
 
 
@@ -52,10 +55,12 @@ def trace_says(traces: pd.DataFrame) -> str:
         wide = part.pivot_table(index="step", columns="estimate", values="call_share")
         last, along = wide.iloc[-1], wide.iloc[:-1]
         plain, after = along["unguided"], along[AFTER]
+        wide_enough = after.max() - after.min() > TELLING
+        least = f", least after step {after.idxmin()}" if wide_enough else ""
         lines.append(
             f"- {name}: unguided {_span(plain)} along the chain and {last['unguided']:.0%} in the "
-            f"actions; guided, once δ has been added, {_span(after)}, least after step "
-            f"{after.idxmin()}, and {last['guided, before δ']:.0%} in the actions."
+            f"actions; guided, once δ has been added, {_span(after)}{least}, and "
+            f"{last['guided, before δ']:.0%} in the actions."
         )
     return "\n".join(lines)
 

@@ -14,15 +14,15 @@ from uepo_lib.experiments.initial_verdict import TOY
 from uepo_lib.filter_bias import SOURCES, LinearWorld
 
 CHAINS = {
-    ("model", "kl"): ("from T̂, filtered", "UEPO", "-"),
+    ("model", "kl"): ("from T̂, filtered", "model", "-"),
     ("simulator", "kl"): ("simulator, filtered", "highlight", "-"),
     ("simulator", "random"): ("simulator, at random", "control", "-."),
     ("D alone", "none"): ("D alone", "data", ":"),
-    (TOY, "model"): ("linear world: from T̂,\nat the volumes that passed", "UEPO", "--"),
+    (TOY, "model"): ("linear world: from T̂,\nat the volumes that passed", "model", "--"),
 }
-SOURCES_IN_TOY = {"model": ("from T̂", "UEPO"), "simulator": ("real, filtered", "highlight"),
+SOURCES_IN_TOY = {"model": ("from T̂", "model"), "simulator": ("real, filtered", "highlight"),
                   "unfiltered": ("real, unfiltered", "control")}  # fmt: skip
-PAINTS = {"model": "UEPO", "simulator": "highlight"}
+PAINTS = {"model": "model", "simulator": "highlight"}
 """Of what made the filtered transitions, on every figure of the page; drawn at random is pink."""
 WORLD_LINES = (("0.1", "-"), ("0.45", "--"), ("0.45", ":"))
 """Worlds are told apart by grey and dashes: a colour is a source."""
@@ -91,8 +91,8 @@ def draw_kept(table: pd.DataFrame) -> Figure:
         part, paint = table[table["source"] == source], plotting.COLOURS[PAINTS[source]]
         _dots(left, part, inits, "passing", shift, paint, _from(source))
     real = table[table["source"] == "simulator"]
-    _dots(right, real, inits, "kept_error", -0.15, plotting.COLOURS["model"], "kept")
-    _dots(right, real, inits, "refused_error", 0.15, plotting.COLOURS["BC"], "refused")
+    _dots(right, real, inits, "kept_error", -0.15, plotting.COLOURS["highlight"], "kept")
+    _dots(right, real, inits, "refused_error", 0.15, plotting.COLOURS["data"], "refused")
     left.set(ylabel="share of trajectories below ε", ylim=(0, 1.05))
     right.set(ylabel="T̂_init's MSE (standardised),\nsimulator trajectories", ylim=(0, None))
     for axes in (left, right):
