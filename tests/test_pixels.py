@@ -315,7 +315,8 @@ def test_verdicts_follow_the_tables(values: tuple, label: str) -> None:
 @pytest.mark.parametrize(("rivals", "met"), [(0.2, True), (0.6, False)])
 def test_the_learned_code_is_set_beside_its_rivals(rivals: float, met: bool) -> None:
     text = e6.beside_rivals(tables(3, 0.4, 0.1, rivals, 1.0)[0])
-    assert f"a random encoder's {rivals:.2f}, ahead in {3 if met else 0} of 3" in text
+    ahead = f"and the latent is ahead in {3 if met else 0} of 3"
+    assert f"a random encoder's {rivals:.2f}, {ahead}" in text
     assert ("**as expected**" in text) == met and ("**not as expected**" in text) != met
 
 

@@ -59,8 +59,8 @@ def choice_told(by_task: pd.DataFrame, known: pd.DataFrame) -> str:
     rows: Any = offline_phase(known).itertuples()
     return "\n".join(
         f"- {row.Index}: UEPO's gain is {lead[row.Index]:+.1f} points. The improved member that "
-        f"AM-Q chooses scores {row.chosen:.1f}, their mean {row.mean:.1f}: a choice at random would "
-        f"change Uni-O4 by {row.mean - row.chosen:+.1f}."
+        f"AM-Q chooses scores {row.chosen:.1f}, their mean {row.mean:.1f}: a choice at random "
+        f"would change Uni-O4 by {row.mean - row.chosen:+.1f}."
         for row in rows
     )
 
