@@ -188,3 +188,12 @@ def test_the_normaliser_is_summed_in_double_precision() -> None:
     assert mean.tobytes() == exact.mean(axis=0).astype(np.float32).tobytes()
     np.testing.assert_allclose(std[::2], exact.std(axis=0)[::2], rtol=1e-6)
     assert abs(single.std(axis=0)[0] / exact.std(axis=0)[0] - 1) > 1e-5  # what float32 sums give
+
+
+def test_a_file_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    write(tmp_path, [5, 3])
+    file = tmp_path / TASK.dataset_id / "data" / "main_data.hdf5"
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(UsageError, match=r"hopper/medium-v0: cannot be read .*remove") as caught:
+        loading.load(TASK, tmp_path)
+    assert "\n" not in str(caught.value)

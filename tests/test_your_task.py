@@ -138,6 +138,19 @@ def test_a_dataset_that_is_missing_or_does_not_fit_is_named(task: Task) -> None:
         loading.load(wrong, loading.home(wrong, "tiny"))
 
 
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [(np.zeros(3), r"actions of shape \(3,\)"), (np.array([np.nan]), "NaN or infinity")],
+)
+def test_what_does_not_fit_is_refused_before_it_is_written(
+    task: Task, bad: np.ndarray, said: str
+) -> None:
+    other = replace(task, dataset_id="own/walk/bad-v0")
+    with pytest.raises(UsageError, match=said):
+        own.collect(other, "tiny", lambda state, generator: bad, 50)
+    assert not (loading.home(other, "tiny") / other.dataset_id).exists()
+
+
 def test_collected_episodes_are_whole_and_kept(
     task: Task, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -163,10 +164,12 @@ def _import(module: str) -> None:
     """A mistake within the module keeps its traceback: that is for its author."""
     named = all(part.isidentifier() for part in module.split("."))
     check(named, "--import", module, "a module's name, as in import my_task")
+    if "" not in sys.path:  # as `python -m` has it, and a console script has not
+        sys.path.insert(0, os.getcwd())
     try:
         importlib.import_module(module)
     except ImportError as error:
-        raise UsageError(f"--import {module}: {error}") from None
+        raise UsageError(f"--import {module}: {error} (looked in {os.getcwd()} too)") from None
 
 
 def _store(options: argparse.Namespace) -> Any:
@@ -178,7 +181,12 @@ def _store(options: argparse.Namespace) -> Any:
 def _runs_list(options: argparse.Namespace) -> int:
     from uepo_lib.provenance import list_runs
 
-    print_rows(list_runs(_store(options)), options.json)
+    store = _store(options)
+    rows = list_runs(store)
+    print_rows(rows, options.json)
+    if not rows and not options.json:
+        print(f"no runs in {store.runs} yet; those behind the committed pages are in")
+        print("results/reference/laptop/runs, a folder each")
     return 0
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from uepo_lib import facts
+from uepo_lib.errors import UsageError
 from uepo_lib.runs import Store
 
 LOG = "reproduced.log"
@@ -62,8 +63,13 @@ def note(
     machine = {"cpu": facts.cpu(), "cores": os.cpu_count()}
     row = {"finished": facts.now(), **facts.commit(), **machine, **asdict(summary)}
     store.root.mkdir(parents=True, exist_ok=True)
-    with (store.root / LOG).open("a", encoding="utf-8") as log:
-        log.write(json.dumps(row) + "\n")
+    try:
+        with (store.root / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+    except PermissionError:
+        raise UsageError(
+            f"{store.root / LOG}: cannot be written; set UEPO_RESULTS to a folder that can"
+        ) from None
     return summary
 
 

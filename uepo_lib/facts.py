@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from uepo_lib.errors import UsageError
+
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "safetensors", "gymnasium", "mujoco", "minari")
 
 
@@ -146,5 +148,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read what :func:`write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read what :func:`write_json` wrote; ``UsageError``, which names it, where it is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path.name} is not JSON: {error} (in {path.parent})") from None

@@ -181,10 +181,15 @@ def read(task: Task, source: Path) -> tuple[Arrays, dict[str, Any]]:
     """A Minari dataset's flat arrays as they are stored, validated, and its metadata as JSON."""
     import minari  # slow to import, and only needed here
 
-    dataset = minari.MinariDataset(source)
+    try:
+        episodes = list(minari.MinariDataset(source).iterate_episodes())
+    except (OSError, ValueError) as error:  # h5py's, of a file that is missing or cut short
+        raise UsageError(
+            f"{task.dataset_id}: cannot be read ({error}); remove {source.parent}, then get it anew"
+        ) from None
     columns: dict[str, list[NDArray[Any]]] = {}
     bounds, total = [], 0
-    for episode in dataset.iterate_episodes():
+    for episode in episodes:
         steps = len(episode.actions)
         bounds.append((total, total + steps))
         total += steps
@@ -197,7 +202,7 @@ def read(task: Task, source: Path) -> tuple[Arrays, dict[str, Any]]:
                 "is made of in the infos of all of them or of none"
             )
     arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
-    _validate(task, arrays)
+    validate(task, arrays)
     metadata = json.loads((source / "metadata.json").read_text(encoding="utf-8"))
     return {**arrays, "bounds": np.array(bounds)}, metadata
 
@@ -224,7 +229,9 @@ def _episode_arrays(robot: Robot, episode: Any) -> Arrays:
     return arrays
 
 
-def _validate(task: Task, arrays: Arrays) -> None:
+def validate(task: Task, arrays: Arrays) -> None:
+    """``UsageError`` where the sizes are not the robot's, a value is not finite or an action is out
+    of [-1, 1]."""
     robot, name = task.robot, task.dataset_id
     for column, size in (("states", robot.state_dim), ("actions", robot.action_dim)):
         if arrays[column].ndim != 2 or arrays[column].shape[1] != size:

@@ -191,7 +191,10 @@ def _collect(task: Task, folder: Path, act: Act, num_steps: int, seed: int) -> P
     env, generator = task.robot.make(), np.random.default_rng(seed)
     episodes: list[Trajectory] = []
     while sum(map(len, episodes)) < num_steps:
-        episodes.append(_play(task.robot, env, act, generator, seed + len(episodes)))
+        played = _play(task.robot, env, act, generator, seed + len(episodes))
+        columns = {"states": played.observations, "actions": played.actions}
+        loading.validate(task, {**columns, "rewards": played.rewards})  # before a file is written
+        episodes.append(played)
     env.close()
     recipe = {"seed": seed, "num_steps": num_steps, "env_id": task.robot.env_id}
     return write_dataset(
@@ -223,6 +226,8 @@ def verify(dataset: Dataset) -> None:
     """
     reached = dataset.normaliser.inverse(dataset.next_states)
     said, logged = dataset.task.robot.terminated(reached), dataset.terminated
+    tensor = isinstance(said, Tensor)
+    check(tensor, "terminated", type(said).__name__, "a tensor of bool, one a state")
     check(said.shape == logged.shape, "terminated", tuple(said.shape), f"{tuple(logged.shape)}")
     wrong = said != logged
     if wrong.any():

@@ -113,7 +113,7 @@ def _problems(folder: Path) -> list[str]:
     try:
         record = facts.read_json(folder / RECORD)
     except ValueError as error:
-        return [f"{RECORD} is not JSON: {error}"]
+        return [str(error)]
     declared = record["artefacts"]
     found = [] if record["status"] == "finished" else [f"its status is {record['status']!r}"]
     found += [f"{name} is missing" for name in declared if not (folder / name).is_file()]
@@ -122,8 +122,11 @@ def _problems(folder: Path) -> list[str]:
             found.append(f"{path.name} is not in its record")
         elif facts.sha256(path) != declared[path.name]:
             found.append(f"{path.name} does not match its hash")
-    if not found and Spec.from_json(facts.read_json(folder / CONFIG)).id != folder.name:
-        found.append(f"{CONFIG} has another id")
+    try:
+        if not found and Spec.from_json(facts.read_json(folder / CONFIG)).id != folder.name:
+            found.append(f"{CONFIG} has another id")
+    except ValueError as error:
+        found.append(str(error))
     return found
 
 
