@@ -1,5 +1,8 @@
 """What the tables of E3 say. Pure functions of the tables; thresholds fixed before any run.
 
+That a label needs three intervals which agree, and no opposite sign off the tuning task, was added
+when tables of three seeds had been seen; it can only take a label away.
+
 Scores are D4RL's, 0 a random policy and 100 D4RL's expert. A gain is a difference of two rows on
 one task and seed.
 """
