@@ -12,8 +12,10 @@ from torch import Tensor
 
 from uepo_lib.environments import ChunkedEnvs, DatasetSimulator
 from uepo_lib.errors import UsageError
-from uepo_lib.locomotion import HOPPER
-from uepo_lib.robots import Robot
+from uepo_lib.hand import DOOR, HAMMER, PEN, RELOCATE
+from uepo_lib.locomotion import HALFCHEETAH, HOPPER, WALKER2D
+from uepo_lib.maze import MAZE
+from uepo_lib.robots import Env, Robot
 
 GAMMA = 0.9
 
@@ -213,6 +215,53 @@ def test_a_saved_state_does_not_change_afterwards() -> None:
     assert saved["num_steps"] == 0
     assert all(torch.equal(saved[key], value) for key, value in before.items())
     envs.close()
+
+
+# ---- copies that serve again ---------------------------------------------------------------------
+
+REUSABLE = [HOPPER, WALKER2D, HALFCHEETAH, PEN, DOOR, HAMMER, RELOCATE, MAZE]
+
+
+def random_steps(env: Env, robot: Robot, count: int) -> list[tuple[Any, ...]]:
+    """What ``count`` random steps after the last reset give, ends not minded, and the simulator."""
+    generator, seen = np.random.default_rng(0), []
+    for _ in range(count):
+        action = generator.uniform(-1, 1, robot.action_dim).astype(np.float32)
+        state, reward, terminated, _, _ = env.step(action)
+        seen.append((state.tobytes(), float(reward), terminated))
+    return [*seen, (robot.simulator_state(env).tobytes(),)]
+
+
+@pytest.mark.parametrize("robot", REUSABLE, ids=lambda robot: robot.name)
+def test_a_copy_that_was_played_and_reset_is_as_new(robot: Robot) -> None:
+    assert robot.reusable
+    used, new = robot.make(), robot.make()
+    used.reset(seed=7)
+    random_steps(used, robot, 30)
+    robot.restore_logged(used, robot.logged_state(used))
+    used.reset()
+    random_steps(used, robot, 5)
+    first, expected = used.reset(seed=3)[0], new.reset(seed=3)[0]
+    assert first.tobytes() == expected.tobytes()
+    assert random_steps(used, robot, 40) == random_steps(new, robot, 40)
+    assert used.reset()[0].tobytes() == new.reset()[0].tobytes(), "and so are its later resets"
+
+
+def test_only_copies_given_back_serve_again_and_only_their_own_robot() -> None:
+    hopper, other = dataclasses.replace(HOPPER), dataclasses.replace(HOPPER, max_episode_steps=5)
+    envs = ChunkedEnvs(hopper, [0, 1])
+    copies = [*envs.envs]
+    envs.close()
+    envs.close()  # gives nothing back a second time
+    assert all(env not in copies for env in ChunkedEnvs(other, [0, 1]).envs)
+    again = ChunkedEnvs(hopper, [0, 1, 2])
+    assert [env in copies for env in again.envs] == [True, True, False]
+    assert len({id(env) for env in again.envs}) == 3
+    fresh = dataclasses.replace(HOPPER, reusable=False)
+    envs = ChunkedEnvs(fresh, [0])
+    copies = [*envs.envs]
+    envs.close()
+    assert ChunkedEnvs(fresh, [0]).envs[0] not in copies
 
 
 # ---- the real dynamics from logged states --------------------------------------------------------

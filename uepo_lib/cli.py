@@ -13,10 +13,13 @@ from typing import Any, NoReturn
 
 import torch
 
-from uepo_lib import cli_data, loads, profiles
+from uepo_lib import cli_data, loads, profiles, sweep
 from uepo_lib.cli_data import print_rows
 from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.recording import TrainingDiverged
+
+WORKERS_NEED = ("uepo_lib.jobs", "torch._dynamo")
+"""The second is what torch imports for its first optimiser: another second and a half."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -222,6 +225,7 @@ def _figures(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
+    sweep.import_early(*WORKERS_NEED)
     from uepo_lib.preparation import prepare
 
     prepare(profiles.current(options.profile))
@@ -236,6 +240,7 @@ def _experiments_listed() -> str:
 
 
 def _experiment(options: argparse.Namespace) -> int:
+    sweep.import_early(*WORKERS_NEED)
     from uepo_lib import preparation
 
     name = options.name
@@ -246,6 +251,7 @@ def _experiment(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
+    sweep.import_early(*WORKERS_NEED)
     return _execute(options)
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from uepo_lib import facts
+from uepo_lib import facts, sweep
 from uepo_lib.errors import UsageError
 from uepo_lib.runs import Store
 
@@ -58,7 +56,7 @@ def note(
     summary = Summary(
         len(computed), round(sum(work.values()), 1),
         {purpose: round(seconds, 1) for purpose, seconds in work.items()},
-        executed, up_to_date, round(wall_seconds, 1), round(_peak_gigabytes(), 2),
+        executed, up_to_date, round(wall_seconds, 1), round(sweep.peak_bytes() / 1e9, 2),
     )  # fmt: skip
     machine = {"cpu": facts.cpu(), "cores": os.cpu_count()}
     row = {"finished": facts.now(), **facts.commit(), **machine, **asdict(summary)}
@@ -72,9 +70,3 @@ def note(
         ) from None
     return summary
 
-
-def _peak_gigabytes() -> float:
-    """Resident memory of the largest of this process, its workers and its kernels."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
-    return max(resource.getrusage(each).ru_maxrss for each in who) * unit / 1e9

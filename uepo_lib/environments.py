@@ -19,7 +19,7 @@ from torch import Tensor
 
 from uepo_lib.datasets import Normaliser, Transitions
 from uepo_lib.errors import check
-from uepo_lib.robots import Robot, observation
+from uepo_lib.robots import Env, Robot, observation
 
 REVISION = 1
 
@@ -48,6 +48,40 @@ class Episode:
     length: int
 
 
+class _Idle:
+    """Copies that were given back, of the robot that was played last, to be reset and used again.
+
+    To build one takes as long as hundreds of steps: MuJoCo compiles the maze in 70 ms.
+    """
+
+    MOST = 128
+
+    def __init__(self) -> None:
+        self.robot: Robot | None = None
+        self.envs: list[Env] = []
+
+    def take(self, robot: Robot) -> Env:
+        return self.envs.pop() if self.robot is robot and self.envs else robot.make()
+
+    def give_back(self, robot: Robot, envs: list[Env]) -> None:
+        """``envs`` is emptied, so that none of them is used any longer, nor given back twice."""
+        if robot.reusable:
+            if self.robot is not robot:
+                self._close(self.envs)
+                self.robot = robot
+            while envs and len(self.envs) < self.MOST:
+                self.envs.append(envs.pop())
+        self._close(envs)
+
+    @staticmethod
+    def _close(envs: list[Env]) -> None:
+        while envs:
+            envs.pop().close()
+
+
+_IDLE = _Idle()
+
+
 class ChunkedEnvs:
     """N environments; the state is what a policy sees, (N, T_o, S) raw windows.
 
@@ -67,7 +101,7 @@ class ChunkedEnvs:
     ) -> None:
         check(len(seeds) > 0, "seeds", seeds, "one integer an environment, at least one")
         self.robot, self.discount, self.auto_reset = robot, discount, auto_reset
-        self.envs = [robot.make() for _ in seeds]
+        self.envs = [_IDLE.take(robot) for _ in seeds]
         self.active = [True] * len(seeds)
         self.elapsed = [0] * len(seeds)
         self.returns = [0.0] * len(seeds)
@@ -142,8 +176,8 @@ class ChunkedEnvs:
         )  # fmt: skip
 
     def close(self) -> None:
-        for env in self.envs:
-            env.close()
+        """No more steps; what was seen stays."""
+        _IDLE.give_back(self.robot, self.envs)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, simulator and generators included."""
@@ -191,13 +225,13 @@ class DatasetSimulator:
         )
         self.robot, self.normaliser = robot, normaliser
         self.simulator_states, self.past = simulator_states, past
-        self.envs: list[Any] = []
+        self.envs: list[Env] = []
         self.steps = self.resets = 0
 
     def reset_to(self, indices: Tensor) -> Tensor:
         """Copy b of the simulator into logged state ``indices[b]``: (B,) -> windows (B, T_o, S)."""
         while len(self.envs) < len(indices):
-            self.envs.append(self.robot.make())
+            self.envs.append(_IDLE.take(self.robot))
             self.envs[-1].reset(seed=0)
         for env, full in zip(self.envs, self.simulator_states[indices].numpy(), strict=False):
             self.robot.restore_logged(env, full)
@@ -217,10 +251,8 @@ class DatasetSimulator:
         return states, rewards, terminated
 
     def close(self) -> None:
-        """Free the copies: each of the hand takes 10 MB."""
-        for env in self.envs:
-            env.close()
-        self.envs = []
+        """Give the copies back: each of the hand takes 10 MB."""
+        _IDLE.give_back(self.robot, self.envs)
 
     def _observe(self, count: int) -> Tensor:
         raw = np.stack([observation(env) for env in self.envs[:count]]).astype(np.float32)

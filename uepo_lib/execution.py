@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,7 +87,7 @@ def execute(
         NotebookFailed: a cell raised, or the kernel died.
     """
     try:
-        with environment({"UEPO_NOTEBOOK": path.stem, "OMP_NUM_THREADS": "1"}):
+        with facts.environment({"UEPO_NOTEBOOK": path.stem, "OMP_NUM_THREADS": "1"}):
             papermill.execute_notebook(
                 path,
                 target,
@@ -127,19 +126,5 @@ def kernel_of_this_interpreter() -> Iterator[None]:
             "IPYTHONDIR": f"{temporary}/ipython",
         }
         # a kernel chooses its own way to draw
-        with environment(places, without=("MPLBACKEND",)):
+        with facts.environment(places, without=("MPLBACKEND",)):
             yield
-
-
-@contextlib.contextmanager
-def environment(variables: Mapping[str, str], without: Sequence[str] = ()) -> Iterator[None]:
-    """Set and remove environment variables for a while."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    for name in without:
-        os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

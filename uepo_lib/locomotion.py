@@ -39,6 +39,7 @@ HOPPER = Robot(
     max_episode_steps=1000,
     terminated=_hopper_terminated,
     step_seconds=0.008,
+    reusable=True,
     notes=(
         "Hopper-v5 pays the healthy reward only while healthy; D4RL's v2 scores are comparable "
         "in kind, not cell by cell.",
@@ -56,6 +57,7 @@ WALKER2D = Robot(
     max_episode_steps=1000,
     terminated=_walker2d_terminated,
     step_seconds=0.008,
+    reusable=True,
     notes=(
         "Walker2d-v5 pays the healthy reward only while healthy and gives both feet the same "
         "friction; D4RL's v2 scores are comparable in kind, not cell by cell.",
@@ -73,6 +75,7 @@ HALFCHEETAH = Robot(
     max_episode_steps=1000,
     terminated=never,
     step_seconds=0.05,
+    reusable=True,
     notes=(
         "HalfCheetah-v5 is D4RL's v2 with another simulator: scores are comparable in kind.",
         _COLLECTED_HERE,

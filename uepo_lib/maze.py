@@ -249,6 +249,7 @@ MAZE = MazeRobot(
     max_episode_steps=400,
     terminated=_terminated,
     step_seconds=0.01,
+    reusable=True,
     scene=Scene(2, _goal, _write_goal),
     notes=(
         "A map of this project: no published score belongs to it. Contacts are solved to "

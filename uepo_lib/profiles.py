@@ -38,6 +38,12 @@ class Budget:
     # diffusion policy
     diffusion_updates: int
     diffusion_batch: int
+    denoising_steps: int
+    """Of the reverse chain, of every model that is not asked for another number."""
+    denoiser_channels: tuple[int, ...]
+    """Of the U-Net's levels, finest first."""
+    denoiser_layers: int
+    """Of the Transformer over the states."""
     # Gaussian behaviour cloning
     clone_updates: int
     clone_batch: int
@@ -87,8 +93,11 @@ class Budget:
 SMOKE = Budget(
     num_transitions=4_000,
     seeds=(0, 1),
-    diffusion_updates=60,
+    diffusion_updates=40,
     diffusion_batch=64,
+    denoising_steps=2,
+    denoiser_channels=(32,),
+    denoiser_layers=1,
     clone_updates=60,
     clone_batch=64,
     critic_updates=100,
@@ -107,8 +116,8 @@ SMOKE = Budget(
     offline_ppo_updates=20,
     offline_ppo_batch=64,
     offline_ppo_every=10,
-    online_env_steps=1_024,
-    env_steps_per_update=256,
+    online_env_steps=512,
+    env_steps_per_update=128,
     evaluation_episodes=3,
     curve_episodes=2,
     curve_points=1,
@@ -119,6 +128,9 @@ LAPTOP = Budget(
     seeds=(0, 1, 2),
     diffusion_updates=4_000,
     diffusion_batch=128,
+    denoising_steps=5,
+    denoiser_channels=(32, 64),
+    denoiser_layers=2,
     clone_updates=5_000,
     clone_batch=128,
     critic_updates=15_000,
@@ -149,6 +161,9 @@ FULL = Budget(
     seeds=(0, 1, 2, 3, 4),
     diffusion_updates=50_000,
     diffusion_batch=256,
+    denoising_steps=5,
+    denoiser_channels=(32, 64),
+    denoiser_layers=2,
     clone_updates=50_000,
     clone_batch=256,
     critic_updates=200_000,
@@ -179,6 +194,9 @@ PAPER = Budget(
     seeds=(0, 1, 2, 3, 4),
     diffusion_updates=500_000,
     diffusion_batch=256,
+    denoising_steps=5,
+    denoiser_channels=(32, 64),
+    denoiser_layers=2,
     clone_updates=400_000,
     clone_batch=512,
     critic_updates=2_000_000,
@@ -211,6 +229,9 @@ PUBLISHED = {
     "seeds": "5",
     "diffusion_updates": "not said",
     "diffusion_batch": "not said",
+    "denoising_steps": "not said",
+    "denoiser_channels": "not said",
+    "denoiser_layers": "not said",
     "clone_updates": "400k (Uni-O4)",
     "clone_batch": "512 (Uni-O4)",
     "critic_updates": "2M (Uni-O4)",

@@ -61,7 +61,7 @@ def reproduce(
     store = Store.open(profile)
     started, computed_before = time.monotonic(), len(store.computed())
     # evidence is computed, never read from what was committed
-    with execution.environment({"UEPO_PROFILE": profile, "UEPO_PRETRAINED": "0"}):
+    with facts.environment({"UEPO_PROFILE": profile, "UEPO_PRETRAINED": "0"}):
         prepare(profile)
         keys = {path: _key(path, profile, parameters) for path in paths}
         waiting = [path for path in paths if not _up_to_date(store, path.stem, keys[path])]

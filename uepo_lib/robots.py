@@ -69,6 +69,8 @@ class Robot:
     wrapper: Callable[[Env], Env] = lambda env: env
     """What this project changes in the installed environment, put around every copy."""
     scene: Scene = EMPTY_SCENE
+    reusable: bool = False
+    """A copy that is reset is as if new, bit for bit, so it may serve again."""
 
     def make(self) -> Env:
         """A fresh environment without a time limit: whoever steps it counts the steps."""

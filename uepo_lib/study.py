@@ -132,8 +132,16 @@ class Workbench:
             "warmup_env_steps": 2 * b.env_steps_per_update,
         }
         table: dict[str, dict[str, Any]] = {
-            "diffusion": {"num_updates": b.diffusion_updates, "batch_size": b.diffusion_batch},
-            "denoiser": {"obs_horizon": OBS_HORIZON},
+            "diffusion": {
+                "num_updates": b.diffusion_updates,
+                "batch_size": b.diffusion_batch,
+                "num_denoising_steps": b.denoising_steps,
+            },
+            "denoiser": {
+                "obs_horizon": OBS_HORIZON,
+                "channels": b.denoiser_channels,
+                "num_layers": b.denoiser_layers,
+            },
             "gaussian": {**sizes, "obs_horizon": self.obs_horizon},
             **{
                 name: {"num_updates": b.clone_updates, "batch_size": b.clone_batch}

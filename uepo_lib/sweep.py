@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
+import resource
+import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +19,31 @@ from tqdm.auto import tqdm
 from uepo_lib.errors import check
 
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
+# A fork of this process would inherit torch's threads in an unknown state. The server has none: it
+# only imports, once for all workers. macOS' own libraries do not survive even that fork.
+METHOD = "spawn" if sys.platform == "darwin" else "forkserver"
+_peak = 0
+
+
+def import_early(*modules: str) -> None:
+    """Begin to import what jobs need, beside this process, before there are any.
+
+    Without effect on workers of an earlier call, and where each worker imports for itself.
+    """
+    if METHOD == "forkserver":
+        multiprocessing.set_forkserver_preload([*modules])
+        multiprocessing.forkserver.ensure_running()
+
+
+def peak_bytes() -> int:
+    """Resident memory of the largest of this process, all its workers, and what they started."""
+    return max(_peak, _largest())
+
+
+def _largest() -> int:
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+    return max(resource.getrusage(each).ru_maxrss for each in who) * unit
 
 
 def cores() -> int:
@@ -71,20 +98,21 @@ def _in_process(jobs: Sequence[Job], bar: tqdm[Any]) -> list[Any]:
 
 
 def _in_workers(jobs: Sequence[Job], workers: int, bar: tqdm[Any]) -> list[Any]:
+    global _peak
     others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(
-        # a fork would inherit torch's threads in an unknown state
         workers,
-        multiprocessing.get_context("spawn"),
+        multiprocessing.get_context(METHOD),
         initializer=_start_worker,
-        initargs=(os.getpid(),),
+        initargs=(dict(os.environ),),
     )
-    futures = {executor.submit(job[0], *job[1]): i for i, job in enumerate(jobs)}
+    futures = {executor.submit(_call, *job): i for i, job in enumerate(jobs)}
     results: list[Any] = [None] * len(jobs)
     try:
         for future in as_completed(futures):
             with _named(jobs[futures[future]]):
-                results[futures[future]] = future.result()
+                results[futures[future]], peak = future.result()
+            _peak = max(_peak, peak)
             bar.update()
     except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
@@ -95,16 +123,24 @@ def _in_workers(jobs: Sequence[Job], workers: int, bar: tqdm[Any]) -> list[Any]:
     return results
 
 
-def _start_worker(parent: int) -> None:
+def _start_worker(environment: Mapping[str, str]) -> None:
+    os.environ.clear()  # a server's is as old as the server
+    os.environ.update(environment)
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _end_with_parent() -> None:
     """A parent that was killed cannot stop its workers: they look for it themselves."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # a worker has one
+    parent.join()
     os._exit(1)
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, int]:
+    """What a worker hands back of a job: its result, and the largest memory so far."""
+    return function(*arguments), _largest()
 
 
 @contextmanager

@@ -85,7 +85,7 @@ class EpsilonGrid:
 
 
 GRIDS = {
-    "smoke": EpsilonGrid(size=1_000, epochs=5, hidden=(32, 32), sequences=128),
+    "smoke": EpsilonGrid(size=1_000, epochs=2, hidden=(32, 32), sequences=128),
     "laptop": EpsilonGrid(size=20_000, epochs=5, hidden=(128,) * 4, sequences=2_048),
     "full": EpsilonGrid(
         size=100_000, epochs=20, hidden=(200,) * 4, sequences=2_048, ratios=(1.0, 2.0),

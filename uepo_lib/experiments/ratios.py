@@ -33,7 +33,7 @@ def _grid(size: int, epochs: float, hidden: tuple[int, ...], sequences: int, *ra
 
 
 GRIDS = {
-    "smoke": _grid(500, 4, (32, 32), 128, 0.5, 1.0, 3.0, attempts=1.5),
+    "smoke": _grid(500, 2, (32, 32), 128, 0.5, 1.0, 3.0, attempts=1.5),
     "laptop": _grid(8_000, 5, (64,) * 4, 2_048, 0.25, 0.5, 1.0, 2.0, 3.0),
     "full": _grid(100_000, 20, (200,) * 4, 2_048, 0.25, 0.5, 1.0, 2.0, 3.0),
     "paper": _grid(300_000, 50, (200,) * 4, 2_048, 0.25, 0.5, 1.0, 2.0, 3.0),

@@ -61,7 +61,7 @@ def pendulum_models(seed: int, size: int = 2000) -> dict[str, DynamicsModel]:
     from all angles, labelled by the first ensemble or by the pendulum itself."""
     cfg = DynamicsConfig(
         num_members=5, hidden=(64, 64), weight_decay=(2.5e-5, 5e-5, 1e-4), max_updates=600,
-        patience=None,
+        batch_size=64, patience=None,
     )  # fmt: skip
 
     def real(count: int, low: float, high: float, draw: int) -> Transitions:

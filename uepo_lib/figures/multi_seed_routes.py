@@ -7,7 +7,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerPatch
 from matplotlib.lines import Line2D
@@ -61,8 +60,8 @@ def draw_routes(table: pd.DataFrame) -> Figure:
     for axes, name in zip(panels.flatten(), names, strict=False):
         wide = table[table["set"] == name].pivot(index="member", columns="route", values="share")
         wide = wide[[route.name for route in ROUTES]]
-        sns.heatmap(wide, vmin=0, vmax=1, cmap="Blues", cbar=False, ax=axes, linewidths=0.4)
-        shades = axes.collections[0]
+        shades = axes.pcolormesh(wide, vmin=0, vmax=1, cmap="Blues", edgecolor="w", linewidth=0.4)
+        axes.invert_yaxis()
         counts = table.groupby("set")["episodes"].first()
         few = int(counts[name]) if counts[name] < counts.max() else 0
         axes.set_title(_routes_title(name, wide, few), size=8)
