@@ -50,7 +50,7 @@ def scripted_robot(
 
     return SimpleNamespace(
         name="scripted", state_dim=1, action_dim=1, max_episode_steps=max_episode_steps,
-        terminated=terminated, make=lambda: ScriptedEnv(last, target),
+        terminated=terminated, make=lambda: ScriptedEnv(last, target), reusable=False,
     )  # fmt: skip
 
 

@@ -223,7 +223,7 @@ def test_rank_correlation() -> None:
 
 
 def test_the_models_own_number_of_steps_is_no_part_of_an_identity() -> None:
-    study = Study("hopper-medium", 0, "smoke", progress=False)
+    study = Study("hopper-medium", 0, "laptop", progress=False)
     nothing: Product[object] = Product((), lambda: (), lambda: None)
     own = study.sub_policies(nothing, 1.0, guided=True)  # type: ignore[arg-type]
     other = study.sub_policies(nothing, 1.0, guided=True, num_denoising_steps=LONG.steps)  # type: ignore[arg-type]
@@ -232,6 +232,9 @@ def test_the_models_own_number_of_steps_is_no_part_of_an_identity() -> None:
     assert own.config["guidance"]["eta"] == SHIPPED.eta
     assert own.config["guidance"]["eta_schedule"] == SHIPPED.schedule
     assert study.config("diffusion").num_denoising_steps == SHIPPED.steps
+    small = Study("hopper-medium", 0, "smoke", progress=False)
+    assert small.config("diffusion").num_denoising_steps < SHIPPED.steps
+    assert GuidedRobot(small).unguided(SHIPPED.steps).config["num_denoising_steps"] == SHIPPED.steps
 
 
 # -- figures

@@ -56,12 +56,12 @@ class GuidedRobot:
 
     def unguided(self, steps: int) -> Product[SubPolicies]:
         """The set that a setting guides."""
-        return self.study.sub_policies(self.model, 1.0, num_denoising_steps=_own(steps))
+        return self.study.sub_policies(self.model, 1.0, num_denoising_steps=self._steps(steps))
 
     def guided(self, setting: Setting) -> Product[SubPolicies]:
         """With τ, the median of the unguided set's nearest-neighbour div, and D's floor."""
         return self.study.sub_policies(
-            self.model, 1.0, num_denoising_steps=_own(setting.steps), guided=True,
+            self.model, 1.0, num_denoising_steps=self._steps(setting.steps), guided=True,
             eta=setting.eta, eta_schedule=setting.schedule,
         )  # fmt: skip
 
@@ -122,7 +122,6 @@ class GuidedRobot:
             for name in ("unguided", "guided", "final")
         }
 
-
-def _own(steps: int) -> int | None:
-    """None for the model's own number of steps, which a run's identity then does not repeat."""
-    return None if steps == SHIPPED.steps else steps
+    def _steps(self, steps: int) -> int | None:
+        """None for the model's own number of steps, which an identity then does not repeat."""
+        return None if steps == self.study.config("diffusion").num_denoising_steps else steps

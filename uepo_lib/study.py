@@ -244,7 +244,12 @@ class Workbench:
         expect: str = "a moment",
         acts: Acts | None = None,
     ) -> Product[T]:
-        """What ``produce`` writes into a run and ``read`` makes of it, under the run's identity."""
+        """What ``produce`` writes into a run and ``read`` makes of it, under the run's identity.
+
+        ``expect`` is how long that takes at laptop, for the reader.
+        """
+        elsewhere = {"smoke": "seconds", "laptop": expect}
+        expect = elsewhere.get(self.profile, f"more than laptop's {expect.removeprefix('about ')}")
         spec = Spec(
             kind,
             {"task": self.task.name, "seed": self.seed, **self._robot, **config},
