@@ -23,8 +23,10 @@
 # **Paper.** Algorithm 1, as in `methods/uepo.py`; nothing here depends on the robot.
 #
 # **Our choices.** The task of this page is made on the spot: a point that must pass a pillar on the
-# left or on the right, in twenty lines. Yours takes its place. One seed: this page shows how, and
-# has no verdict.
+# left or on the right, in twenty lines. Yours takes its place: change the four cells that begin
+# with `# example`. Scores, health and the dataset are then of your task, and the first figure shows
+# its first two observed numbers, without the pillar. One seed: this page shows how, and has no
+# verdict.
 #
 # **Run time** about 30 seconds at `smoke`, about two minutes at `laptop`.
 #
@@ -58,16 +60,19 @@ here = notebook.start("30_your_task", profile, [*outputs, "tables/30_health.csv"
 # %% [markdown]
 # ## An environment
 #
-# Any environment with a vector observation and actions in [-1, 1] will do. One of MuJoCo's needs
-# nothing else. Another one also needs `get_state`, which returns a vector of floats, and
-# `set_state`, which goes on exactly from there: an online run that was interrupted is resumed bit
-# for bit, so somebody must know where everything is.
+# Any environment with a vector observation and actions in [-1, 1] will do; of a dictionary of
+# vectors, `own.robot(..., observation_keys=("observation", "desired_goal"))` makes one, and
+# `max_episode_steps=200` sets a time limit where none is registered. One of MuJoCo's needs nothing
+# else. Another one also needs `get_state`, which returns a vector of floats, and `set_state`, which
+# goes on exactly from there: an online run that was interrupted is resumed bit for bit, so somebody
+# must know where everything is.
 #
-# The point starts at (−1, 0) and wants to (1, 0). A pillar of radius 0.4 stands at the origin: a
-# step into it is not made. The reward is the distance won, and 1 on arrival.
+# *The example.* The point starts at (−1, 0) and wants to (1, 0). A pillar of radius 0.4 stands at
+# the origin: a step into it is not made. The reward is the distance won, and 1 on arrival.
 
 
 # %%
+# example: your environment, if Gymnasium does not have it yet
 class Pillar(gymnasium.Env):
     metadata = {"render_modes": [], "render_fps": 10}  # noqa: RUF012
     observation_space = Box(-3.0, 3.0, (2,), np.float64)
@@ -94,7 +99,6 @@ class Pillar(gymnasium.Env):
         self.at = np.array(values)
 
 
-assert (views.PILLAR, views.GOAL) == ((0, 0, 0.4), (1, 0, 0.2))  # which the figures draw
 gymnasium.register("Pillar-v0", entry_point="__main__:Pillar", max_episode_steps=60)
 
 # %% [markdown]
@@ -105,11 +109,13 @@ gymnasium.register("Pillar-v0", entry_point="__main__:Pillar", max_episode_steps
 # imagines episodes and has no environment to ask. The rule gets the observations that steps
 # reached, not standardised, as a tensor (..., S), and returns a bool (...).
 #
-# The rewards of an episode add up to the distance won. Who stays earns 0; who arrives earns about
-# 1.8 for the way, as the goal is reached 0.2 before its centre, and 1 on arrival: 2.8.
+# *The example.* The rewards of an episode add up to the distance won. Who stays earns 0; who
+# arrives earns about 1.8 for the way, as the goal is reached 0.2 before its centre, and 1 on
+# arrival: 2.8.
 
 
 # %% tags=["nbval-check-output"]
+# example: your robot
 def arrived(states):
     return (states - torch.tensor([1.0, 0.0])).norm(dim=-1) < 0.2
 
@@ -117,6 +123,7 @@ def arrived(states):
 point = own.robot("Pillar-v0", random_return=0.0, expert_return=2.8, terminated=arrived)
 print(point.name, point.state_dim, point.action_dim, point.max_episode_steps, point.step_seconds)
 assert (point.state_dim, point.action_dim, point.max_episode_steps) == (2, 2, 60)
+assert (views.PILLAR, views.GOAL) == ((0, 0, 0.4), (1, 0, 0.2))  # which the first figure draws
 
 # %% [markdown]
 # What does not fit is refused in one line that says what would. A pendulum's action reaches to 3:
@@ -141,11 +148,14 @@ assert rescaled.state_dim == 4
 # it, or, if nothing can be written there, in a folder that `UEPO_ARRAYS` names.
 #
 # Here one is made, by a script. A script gets an observation and a generator; its action is clipped
-# to [-1, 1]. This one is noisy and goes round the pillar on either side. What it does near the
+# to [-1, 1].
+#
+# *The example.* This one is noisy and goes round the pillar on either side. What it does near the
 # middle line is a coin's choice, so the data have two modes, and their mean leads into the pillar.
 
 
 # %%
+# example: your script and your task; without own.collect if the dataset is there
 def two_ways(at, generator):
     side = np.sign(at[1]) if abs(at[1]) > 0.1 else generator.choice([-1.0, 1.0])
     way = np.array([0.0, 0.7 * side] if at[0] < 0 else [1.0, 0.0]) - at
@@ -165,11 +175,12 @@ _ = own.collect(task, here.profile, two_ways, 1_500 if here.profile == "smoke" e
 # Three entries follow from the task: `amq.horizon`, about an episode, a multiple of $T_a = 4$;
 # `augmentation.horizon`, shorter than the longest held-out episode; `num_env_steps`, what your
 # robot can afford. The rest is only smaller, to be quick. A name that does not exist is refused.
-# And an episode of fewer than $T = 8$ steps teaches the diffusion policy nothing.
 #
-# `own.verify` compares the rule with the data, at every step.
+# `own.verify` compares the rule with the data, at every step. It says too how many episodes have
+# fewer than $T = 8$ steps: they teach the diffusion policy nothing.
 
 # %%
+# example: your sizes; {} for the profile's own
 lighter = {
     "diffusion": {"num_updates": 1_500}, "clone": {"num_updates": 2_000},
     "critic": {"num_updates": 5_000, "hidden_q": (64, 64), "hidden_v": (64, 64)},
@@ -186,8 +197,9 @@ print(f"{len(study.dataset):,} steps in {len(study.dataset.bounds):,} episodes")
 # %% [markdown]
 # ## All of the method
 #
-# **Expectation**, written before it ran: the Gaussian clone, whose mean is what it does, walks into
-# the pillar; most sub-policies of the diffusion policy go round it, some left and some right.
+# **Expectation** for the example, written before it ran: the Gaussian clone, whose mean is what it
+# does, walks into the pillar; most sub-policies of the diffusion policy go round it, some left and
+# some right.
 
 # %%
 made, cloned = uepo(study), bc(study)
@@ -206,9 +218,9 @@ paths = views.paths_table(study, policies, episodes)
 here.draw("30_paths", paths, runs, task=task.name)
 
 # %% [markdown]
-# Grey is the pillar, green the goal; a dot is where an episode ends, at x = 3 if it missed the goal
-# and went on to the edge. Every sub-policy plays some of the episodes here, and all of them in the
-# scores below.
+# A dot is where an episode ends. Every sub-policy plays some of the episodes here, and all of them
+# in the scores below. *The example:* grey is the pillar, green the goal; a dot at x = 3 missed the
+# goal and went on to the edge.
 
 # %%
 Markdown(views.came_to(paths))
@@ -243,8 +255,9 @@ here.table(checked, "30_health", runs, task=task.name)
 checked.round(3)
 
 # %%
+# what is well on the example; on your task the table says
 assert np.isfinite(checked["value"]).all()
-if here.profile != "smoke":
+if here.profile != "smoke" and views.is_example(paths):
     well = checked.set_index("part")["well"]
     assert well["diffusion policy"] and well["T̂"] and well["sub-policies"]
 
@@ -255,18 +268,19 @@ if here.profile != "smoke":
 #   in a few past states: `overrides={"denoiser": {"obs_horizon": 2}}`.
 # - **Pictures.** An observation is a vector here; [15](15_pixels.ipynb) says what a picture would
 #   cost.
-# - **Discrete actions.** The divergence needs velocities of actions.
+# - **Discrete actions.** The divergence needs velocities of actions; `own.robot` refuses them.
 # - **An end that is a success.** By default AM-Q counts nothing after an imagined end, as after a
-#   fall. Where an end is an arrival, as here, who arrives early forfeits the steps that remain, and
-#   where Q < 0 to end at once is best: choose `overrides={"amq": {"score": "model_return"}}`.
+#   fall. Where an end is an arrival, as in the example, who arrives early forfeits the steps that
+#   remain, and where Q < 0 to end at once is best: choose
+#   `overrides={"amq": {"score": "model_return"}}`.
 # - **Settings.** Nearly all that was tuned was tuned on Hopper (the unit of the critics on the pen
 #   too); the table above says where to look first.
 # - **A changed environment.** A run is named by its data and its settings; a dataset that is there
 #   is kept. If you change `step` or the script, give the dataset another id.
 # - **Another process.** A task that is registered in a notebook is known in that notebook. For the
 #   command line put the environment and its `Task` into a module, `my_task.py`, the environment
-#   registered as `my_task:Pillar`, and name it: `python -m uepo_lib run uepo --import my_task
-#   --task pillar-two-ways`.
+#   registered as `my_task:Pillar` (the class), and name it: `python -m uepo_lib run uepo --import
+#   my_task --task pillar-two-ways`.
 #
 # ## Further
 #
@@ -274,6 +288,6 @@ if here.profile != "smoke":
 # `uni_o4(study)` and `iql(study)`, both from `uepo_lib.methods`. To keep $\pi^*$ in a file:
 # `portable.save_policy(path, made.selected.value, study.dataset)` ([03](03_subpolicies.ipynb)).
 #
-# **To try.** Put a second pillar into the way, or move the start to one side so that one way is
-# shorter; and call the dataset `own/pillar/two-ways-v1`, so that the data and all runs are made
-# anew.
+# **To try**, on the example. Put a second pillar into the way, or move the start to one side so
+# that one way is shorter; and call the dataset `own/pillar/two-ways-v1`, so that the data and all
+# runs are made anew.

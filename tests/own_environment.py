@@ -36,6 +36,26 @@ class Walk(gymnasium.Env):
         self.x, self.start = map(float, values)
 
 
+class Keyed(Walk):
+    """Observes a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        part = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+        self.observation_space = gymnasium.spaces.Dict({"at": part, "begun": part})
+
+    def _get_obs(self) -> Any:
+        return {"at": np.array([self.x]), "begun": np.array([self.start])}
+
+
+class Choosing(Walk):
+    """Left or right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gymnasium.spaces.Discrete(2)
+
+
 class Forgetful(Walk):
     """It cannot be put back."""
 

@@ -7,16 +7,19 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
+import minari
 import numpy as np
 import own_environment
 import pandas as pd
 import pytest
 import torch
-from gymnasium.wrappers import RescaleAction
+from gymnasium.wrappers import RescaleAction, TransformObservation
 from matplotlib.colors import to_hex
+from minari.dataset.minari_dataset import parse_dataset_id
 from tiny_study import settle
 
 from uepo_lib import dynamics_training, health, loading, own, plotting, tasks, values
@@ -39,6 +42,9 @@ WALKS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _registered() -> Iterator[None]:
+    for env_id in ("Keyed", "Choosing"):
+        point = f"own_environment:{env_id}"
+        gymnasium.register(f"{env_id}-v0", entry_point=point, max_episode_steps=20)
     for env_id, changes in WALKS.items():
         chosen: dict[str, Any] = {
             "entry_point": "own_environment:Walk", "max_episode_steps": 20, **changes
@@ -46,7 +52,7 @@ def _registered() -> Iterator[None]:
         limit = chosen.pop("limit", 1.0)
         gymnasium.register(env_id, kwargs={"limit": limit}, **chosen)
     yield
-    for env_id in WALKS:
+    for env_id in (*WALKS, "Keyed-v0", "Choosing-v0"):
         del gymnasium.registry[env_id]
 
 
@@ -87,9 +93,20 @@ def test_sizes_are_read_from_the_environment() -> None:
     ("changes", "message"),
     [
         ({"env_id": "Nowhere-v0"}, "Nowhere-v0.*not registered"),
-        ({"expert_return": 0.0}, "expert_return=0.0"),
-        ({"env_id": "Unlimited-v0"}, "max_episode_steps=None"),
+        ({"expert_return": 0.0}, "expert_return=0.0: must be above random_return=0.0"),
+        ({"random_return": np.nan}, "random_return=nan: must be a finite number"),
+        ({"random_return": "0"}, "random_return='0': must be a finite number"),
+        ({"expert_return": np.inf}, "expert_return=inf: must be a finite number"),
+        (
+            {"env_id": "Unlimited-v0"},
+            r"=None: Unlimited-v0.*max_episode_steps=200",
+        ),
         ({"max_episode_steps": 0}, "max_episode_steps=0"),
+        ({"max_episode_steps": 2.5}, "max_episode_steps=2.5: must be a positive integer"),
+        ({"env_id": "Choosing-v0"}, r"action space Discrete\(2\).*Box\(-1, 1.*only continuous"),
+        ({"env_id": "Keyed-v0"}, r"give observation_keys=\('at', 'begun'\)"),
+        ({"env_id": "Keyed-v0", "observation_keys": ("att",)}, "'att'.*did you mean 'at'"),
+        ({"observation_keys": ("at",)}, "must be a dictionary"),
         ({"env_id": "Wide-v0"}, "RescaleAction"),
         ({"env_id": "Forgetful-v0"}, "set_state"),
         ({"env_id": "Nameless-v0"}, "entry_point='Walk'.*module:Class"),
@@ -127,6 +144,123 @@ def test_registration_replaces_ones_own_and_nothing_else(task: Task) -> None:
             tasks.register(replace(task, **changes))
     assert tasks.get("hopper-medium").robot is HOPPER
     assert "walk-noisy" not in tasks.LOCAL  # which `make data` collects
+
+
+@pytest.mark.parametrize(
+    "dataset_id",
+    ["own/walk/noisy", "own/my walk/noisy-v0", "../walk/noisy-v0", "/walk/noisy-v0", "o/noisy-v0",
+     "own/walk/noisy-v0.1", "own\\walk-v0", "", None],
+)  # fmt: skip
+def test_a_dataset_id_that_minari_would_refuse_is_refused_at_once(dataset_id: Any) -> None:
+    with pytest.raises(UsageError, match=r"dataset_id=.*namespace/name-vNUMBER.*me/mine/noisy-v0"):
+        Task("walk-noisy", walk(), dataset_id, "a walk", "own")
+
+
+@pytest.mark.parametrize("dataset_id", ["me/mine/noisy-v0", "D4RL/pen/human-v2", "x-v0", "me/x-v1"])
+def test_minari_takes_what_is_taken_here(dataset_id: str) -> None:
+    assert Task("walk-noisy", walk(), dataset_id, "a walk", "own").dataset_id == dataset_id
+    assert parse_dataset_id(dataset_id)[2] == int(dataset_id.rpartition("-v")[2])
+
+
+def test_a_dictionary_is_one_vector_in_the_environment_and_in_datasets(task: Task) -> None:
+    """In the order of the keys that were given, whoever flattens it."""
+    keyed = walk(env_id="Keyed-v0", observation_keys=("begun", "at"))
+    mine = replace(task, robot=keyed, dataset_id="own/keyed/noisy-v0")
+    own.collect(mine, "tiny", act, 100)
+    data = loading.load(mine, loading.home(mine, "tiny"))
+    states = data.normaliser.inverse(data.states)
+    first = states[: int(data.bounds[0, 1])]
+    assert (first[:, 0] - first[0, 0]).abs().max() < 1e-5 < (first[:, 1] - first[0, 1]).abs().max()
+    found = keyed.flatten({"at": np.array([[1.0]]), "begun": np.array([[2.0]])})
+    assert found.tolist() == [[2.0, 1.0]]
+
+
+def test_other_keys_of_a_dataset_make_other_arrays(task: Task) -> None:
+    """Of one dataset of dictionaries, read by two robots one after the other."""
+    own.collect(task, "tiny", act, 100)
+    data = loading.home(task, "tiny")
+    two = replace(task, robot=replace(task.robot, observation_keys=("at", "begun")))
+    episode = SimpleNamespace(observations={"at": np.ones((3, 1)), "begun": np.zeros((3, 1))},
+                              actions=np.zeros((2, 1)), rewards=np.zeros(2), infos={},
+                              terminations=np.zeros(2), truncations=np.array([0, 1]))  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(minari.MinariDataset, "iterate_episodes", lambda self: iter([episode] * 2))
+        assert loading.load(two, data).normaliser.mean.tolist() == [1, 0]
+        turned = replace(two, robot=replace(two.robot, observation_keys=("begun", "at")))
+        assert loading.load(turned, data).normaliser.mean.tolist() == [0, 1]
+        one = replace(two, robot=replace(two.robot, observation_keys=("at",)))
+        with pytest.raises(UsageError, match=r"states of shape \(1,\); Walk-v0 has \(2,\)"):
+            loading.load(one, data)
+
+
+def test_a_dataset_without_an_episode_is_refused(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own.collect(task, "tiny", act, 100)
+    monkeypatch.setattr(minari.MinariDataset, "iterate_episodes", lambda self: iter([]))
+    with pytest.raises(UsageError, match="test/walk/noisy-v0: episodes=0: must be at least 1"):
+        loading.load(task, loading.home(task, "tiny"))
+
+
+def test_arrays_made_earlier_must_fit_the_robot_too(task: Task) -> None:
+    own.collect(task, "tiny", act, 100)
+    folder = loading.home(task, "tiny")
+    loading.load(task, folder)
+    wrong = replace(task, robot=replace(task.robot, action_dim=2))
+    with pytest.raises(UsageError, match=r"actions of shape \(1,\); Walk-v0 has \(2,\)"):
+        loading.load(wrong, folder)
+
+
+def test_an_environment_rescaled_as_advised_can_be_collected(task: Task) -> None:
+    def rescaled(env: Any) -> Any:
+        return RescaleAction(env, np.float32(-1), np.float32(1))
+
+    wide = replace(task, robot=walk(env_id="Wide-v0", wrapper=rescaled), dataset_id="own/wide-v0")
+    place = own.collect(wide, "tiny", act, 60)
+    spec = json.loads(json.loads((place / "data" / "metadata.json").read_text())["env_spec"])
+    assert spec["additional_wrappers"][0]["kwargs"] == {"min_action": -1.0, "max_action": 1.0}
+
+
+def test_a_wrapper_that_a_dataset_cannot_name_is_refused_before_an_episode(task: Task) -> None:
+    def shifted(env: Any) -> Any:
+        return TransformObservation(env, lambda seen: seen + 1, env.observation_space)
+
+    other = replace(task, robot=walk(wrapper=shifted), dataset_id="own/shifted-v0")
+    with pytest.raises(UsageError, match=r"TransformObservation.*as JSON, and .*function"):
+        own.collect(other, "tiny", lambda state, generator: pytest.fail("played"), 60)
+
+
+def test_episodes_that_are_too_short_are_counted_or_refused(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sprint(state: Any, generator: Any) -> Any:
+        """A goal in 4 steps, or a stroll of 20."""
+        return np.array([1.0 if state[1] > 0 else 0.1])
+
+    mixed = tasks.register(replace(task, dataset_id="own/walk/mixed-v0"))
+    own.collect(mixed, "tiny", sprint, 200)
+    said = capsys.readouterr().out
+    data = Study("walk-noisy", 0, "tiny").dataset
+    lengths = data.bounds[:, 1] - data.bounds[:, 0]
+    short = int((lengths < 8).sum())
+    assert 0 < short < len(lengths)
+    assert f"{short} of {len(lengths)} episodes are shorter than T = 8 steps" in said
+    assert "shorter" not in capsys.readouterr().out  # it was said
+
+    single = replace(task, dataset_id="own/walk/single-v0")
+    with pytest.raises(UsageError, match="1 episode of 20 steps; must be at least 2"):
+        own.collect(single, "tiny", lambda state, generator: np.zeros(1), 5)
+    assert not (loading.home(single, "tiny") / single.dataset_id).exists()
+
+    brief = tasks.register(
+        replace(task, robot=walk(max_episode_steps=5), dataset_id="own/brief-v0")
+    )
+    own.collect(brief, "tiny", act, 100)
+    with pytest.raises(UsageError, match="horizon=8: must be at most 5, the longest episode"):
+        _ = Study("walk-noisy", 0, "tiny", progress=False).windows
+    with pytest.raises(UsageError, match="horizon=6: must be at most 4"):
+        uepo(Study("walk-noisy", 0, "tiny", progress=False))
+    assert not list((tmp_path / "results").rglob("*diffusion-*"))  # nothing was trained
 
 
 def test_a_dataset_that_is_missing_or_does_not_fit_is_named(task: Task) -> None:
@@ -339,6 +473,34 @@ def test_the_paths_drawn_are_those_that_are_scored(task: Task) -> None:
     paths = views.paths_table(study, {"clone": study.clone().value}, 2)
     mine = paths[paths["policy"] == "clone"].groupby("episode").size()
     assert mine.tolist() == [int(length) + 1 for length in seen.lengths[0]]
+
+
+def test_another_task_than_the_example_is_shown_without_its_landmarks(task: Task) -> None:
+    """Of one observed number, too, which is drawn over steps."""
+    for size, x, y in ((1, "step", "observation 0"), (2, "observation 0", "observation 1")):
+        robot = walk(env_options={"size": size})
+        mine = tasks.register(replace(task, robot=robot, dataset_id=f"own/walk/size{size}-v0"))
+        own.collect(mine, "tiny", act, 200)
+        study = Study("walk-noisy", 0, "tiny", progress=False)
+        paths = views.paths_table(study, {"clone": study.clone().value}, 2)
+        assert list(paths.columns) == ["policy", "episode", x, y]
+        logged = paths[(paths["policy"] == "logged") & (paths["episode"] == 0)]
+        end = int(study.dataset.bounds[0, 1])
+        seen = study.dataset.normaliser.inverse(study.dataset.states[:end])[:, size - 1]
+        np.testing.assert_allclose(logged[y][:-1], seen, rtol=1e-5)
+        steps = paths[paths["policy"] == "logged"].groupby("episode").size() - 1
+        low, high = min(steps), max(steps)
+        length = f"{low} to {high}" if low < high else low
+        assert f"- logged: **2 episodes** of {length} steps\n" in views.came_to(paths)
+        drawn = plotting.draw("30_paths", paths)
+        (key,) = drawn.legends
+        assert [text.get_text() for text in key.get_texts()] == ["an episode, to its end"]
+        assert (drawn.axes[0].get_xlabel(), drawn.axes[0].get_ylabel()) == (x, y)
+
+
+def test_the_example_is_what_the_page_registers() -> None:
+    page = (Path(__file__).parents[1] / "notebooks" / "30_your_task.py").read_text("utf-8")
+    assert f'gymnasium.register("{views.EXAMPLE}"' in page
 
 
 def test_the_pillar_and_the_goal_are_named() -> None:

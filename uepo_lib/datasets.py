@@ -104,7 +104,9 @@ class Windows:
             if end - begin >= horizon
         ]
         if not starts:
-            raise UsageError(f"horizon={horizon}: must be at most the longest episode's length")
+            longest = int((dataset.bounds[:, 1] - dataset.bounds[:, 0]).max())
+            valid = f"at most {longest}, the longest episode's length"
+            raise UsageError(f"horizon={horizon}: must be {valid}")
         self.now = torch.cat(starts)
         """(M,) index of s_t, a_t in the dataset's flat arrays."""
         self.first = dataset.first_step[self.now]

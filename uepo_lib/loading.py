@@ -71,10 +71,11 @@ def load(task: Task, folder: Path) -> Dataset:
             "or set MINARI_DATASETS_PATH to where it lies"
         )
     arrays = Path(os.environ.get("UEPO_ARRAYS") or folder / ".arrays") / task.dataset_id
-    about = _ready(arrays, source) or _convert(task, source, arrays)
+    about = _ready(task, source, arrays) or _convert(task, source, arrays)
     mapped = {
         path.stem: torch.from_numpy(np.load(path, mmap_mode="c")) for path in arrays.glob("*.npy")
     }
+    _check_sizes(task, {name: mapped[name].shape[1:] for name in ("states", "actions")})
     normaliser = Normaliser(mapped.pop("mean"), mapped.pop("std"))
     labels = {name: mapped.pop(name) for name in LABELS if name in mapped}
     simulator_states = mapped.pop("simulator_states", None)
@@ -89,13 +90,20 @@ def load(task: Task, folder: Path) -> Dataset:
     )
 
 
-def _ready(home: Path, source: Path) -> dict[str, Any] | None:
-    """What is known of the arrays in ``home``; None if they are not those of ``source``."""
+def _ready(task: Task, source: Path, home: Path) -> dict[str, Any] | None:
+    """What is known of the arrays in ``home``; None if they are not those of ``source``, or were
+    made of other keys of its observations."""
     if not (home / "about.json").is_file():
         return None
     about: dict[str, Any] = facts.read_json(home / "about.json")
     current = about["format"] == FORMAT and about["files"] == _fingerprint(source)
-    return about if current else None
+    alike = about.get("observation_keys", []) == _keys(task)
+    return about if current and alike else None
+
+
+def _keys(task: Task) -> list[str]:
+    """What one's own robot says of a dictionary; of this project's it never changes."""
+    return list(task.robot.observation_keys) if task.source == "own" else []
 
 
 def _fingerprint(source: Path) -> dict[str, list[int]]:
@@ -113,7 +121,7 @@ def _convert(task: Task, source: Path, home: Path) -> dict[str, Any]:
         home.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(home.with_name(f".{home.name}.lock"))
         with lock, tempfile.TemporaryDirectory(dir=home.parent, prefix=".arrays-") as temporary:
-            if about := _ready(home, source):  # another process has made them meanwhile
+            if about := _ready(task, source, home):  # another process has made them meanwhile
                 return about
             about = _write_arrays(task, source, Path(temporary) / home.name)
             if home.exists():
@@ -139,6 +147,7 @@ def _write_arrays(task: Task, source: Path, home: Path) -> dict[str, Any]:
     about: dict[str, Any] = {
         "format": FORMAT,
         "files": _fingerprint(source),
+        "observation_keys": _keys(task),
         "hash": content_hash({**arrays, **labels, "bounds": bounds}),
         "recipe_hash": hashlib.sha256(recipe.encode()).hexdigest()[:16],
         "metadata": metadata,
@@ -187,6 +196,7 @@ def read(task: Task, source: Path) -> tuple[Arrays, dict[str, Any]]:
         raise UsageError(
             f"{task.dataset_id}: cannot be read ({error}); remove {source.parent}, then get it anew"
         ) from None
+    check(bool(episodes), f"{task.dataset_id}: episodes", len(episodes), "at least 1")
     columns: dict[str, list[NDArray[Any]]] = {}
     bounds, total = [], 0
     for episode in episodes:
@@ -232,11 +242,8 @@ def _episode_arrays(robot: Robot, episode: Any) -> Arrays:
 def validate(task: Task, arrays: Arrays) -> None:
     """``UsageError`` where the sizes are not the robot's, a value is not finite or an action is out
     of [-1, 1]."""
-    robot, name = task.robot, task.dataset_id
-    for column, size in (("states", robot.state_dim), ("actions", robot.action_dim)):
-        if arrays[column].ndim != 2 or arrays[column].shape[1] != size:
-            found = arrays[column].shape[1:]
-            raise UsageError(f"{name}: {column} of shape {found}; {robot.env_id} has ({size},)")
+    name = task.dataset_id
+    _check_sizes(task, {column: arrays[column].shape[1:] for column in ("states", "actions")})
     for column, values in arrays.items():
         bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
         if bad.any():
@@ -248,6 +255,17 @@ def validate(task: Task, arrays: Arrays) -> None:
         raise UsageError(
             f"{name}: actions up to {np.abs(arrays['actions']).max():.3g}; must be in [-1, 1]"
         )
+
+
+def _check_sizes(task: Task, found: dict[str, tuple[int, ...]]) -> None:
+    """``found`` are the shapes of one step's states and actions, of arrays made earlier too."""
+    robot = task.robot
+    for column, size in (("states", robot.state_dim), ("actions", robot.action_dim)):
+        if found[column] != (size,):
+            shape = tuple(found[column])
+            raise UsageError(
+                f"{task.dataset_id}: {column} of shape {shape}; {robot.env_id} has ({size},)"
+            )
 
 
 def content_hash(arrays: Arrays) -> str:

@@ -6,8 +6,9 @@
 
 A module that does the first two makes the task known to the command line: ``python -m uepo_lib run
 uepo --import MODULE --task mine``.
-An environment needs a vector observation and actions in [-1, 1]. Without MuJoCo it also needs
-``get_state()`` and ``set_state(values)``, by which interrupted online runs are resumed.
+An environment needs a vector observation, or a dictionary of vectors, and continuous actions in
+[-1, 1]; ``own_checks.py`` says what is refused. Without MuJoCo it also needs ``get_state()`` and
+``set_state(values)``, by which interrupted online runs are resumed.
 A study that loads the data has :func:`verify` compare the termination rule with them. Its runs are
 named by what :func:`identity` says of the robot too; what they cannot see is code: if ``step`` or a
 wrapper changes, give the dataset another id.
@@ -15,25 +16,26 @@ wrapper changes, give the dataset another id.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium
-import mujoco
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uepo_lib import loading
+from uepo_lib import loading, own_checks
 from uepo_lib.datasets import Dataset
+from uepo_lib.denoisers import DenoiserConfig
 from uepo_lib.errors import UsageError, check
 from uepo_lib.locomotion import never
-from uepo_lib.robots import Array, Env, Robot
+from uepo_lib.robots import Array, Env, FlattenedKeys, Robot
 from uepo_lib.storage import Trajectory, writable, write_dataset
 from uepo_lib.tasks import Task
 
@@ -67,6 +69,7 @@ def robot(
     package: str | None = None,
     env_options: Mapping[str, Any] | None = None,
     wrapper: Callable[[Env], Env] = lambda env: env,
+    observation_keys: Sequence[str] = (),
 ) -> Robot:
     """A :class:`Robot` for the environment ``env_id``, its sizes read from it.
 
@@ -77,88 +80,57 @@ def robot(
         terminated: raw states (..., S) that a step reached -> bool (...): did it end the episode?
             T̂ needs it, as imagined episodes have no environment to ask. By default nothing does.
         name: by default ``env_id`` in lower case, without its version.
-        max_episode_steps: by default the registered one.
+        max_episode_steps: by default the registered one; needed where none is registered.
         package: what registers ``env_id`` when it is imported.
         env_options: for ``gymnasium.make``.
         wrapper: put around every copy, to flatten observations or rescale actions.
+        observation_keys: of a dictionary observation, the keys whose vectors make the state, in
+            this order; a dataset's dictionaries are flattened by them too.
 
     Raises:
-        UsageError: no such environment, no vector observation, actions not in [-1, 1], no time
-            limit, references that do not differ, or a state that cannot be kept.
+        UsageError: no such environment, no vector observation, actions that are discrete or not in
+            [-1, 1], no time limit, references that are not finite or in the wrong order, or a state
+            that cannot be kept.
     """
     if package is None and env_id not in gymnasium.registry:
         raise UsageError(
             f"env_id={env_id!r}: not registered with Gymnasium; register it, or give the package "
             "that does"
         )
-    check(expert_return > random_return, "expert_return", expert_return, "above random_return")
-    sizes: dict[str, Any] = {
-        "state_dim": 1,
-        "action_dim": 1,
-        "max_episode_steps": 1,
-        "step_seconds": 1.0,
-    }
+    own_checks.references(random_return, expert_return)
+    keys = (observation_keys,) if isinstance(observation_keys, str) else tuple(observation_keys)
     label = name or re.sub(r"-v\d+$", "", env_id).rpartition("/")[2].lower()
     common: dict[str, Any] = {
         "name": label, "env_id": env_id, "random_return": random_return,
         "expert_return": expert_return, "terminated": terminated,
-        "package": package, "env_options": env_options or {}, "wrapper": wrapper,
+        "package": package, "env_options": env_options or {}, "observation_keys": keys,
+        "wrapper": (lambda env: FlattenedKeys(wrapper(env), keys)) if keys else wrapper,
     }  # fmt: skip
-    env = Robot(**common, **sizes).make()
+    unknown: dict[str, Any] = {
+        "state_dim": 1, "action_dim": 1, "max_episode_steps": 1, "step_seconds": 1.0
+    }  # fmt: skip
+    env = Robot(**common, **unknown).make()
     try:
-        _check_entry_point(env)
-        kind, base = _kind(env), env.unwrapped
-        sizes["state_dim"] = _vector(env.observation_space, "observation")
-        sizes["action_dim"] = _vector(env.action_space, "action")
-        _check_actions(env.action_space)
-        steps = max_episode_steps
-        if steps is None:
-            steps = gymnasium.spec(env_id).max_episode_steps
-        check(steps is not None and steps > 0, "max_episode_steps", steps, "a positive integer")
-        sizes["max_episode_steps"] = steps
-        rate = base.metadata.get("render_fps")
-        sizes["step_seconds"] = float(getattr(base, "dt", 1 / rate if rate else 1.0))
+        own_checks.entry_point(env)
+        kind = Robot if own_checks.resumable(env) else PlainRobot
+        sizes = _sizes(env, env_id, max_episode_steps)
     finally:
         env.close()
     return kind(**common, **sizes)
 
 
-def _check_entry_point(env: Env) -> None:
-    """Minari keeps how an environment is made as text: asked before an episode is played."""
-    point = None if env.spec is None else env.spec.entry_point
-    if callable(point):
-        raise UsageError(
-            f"entry_point={getattr(point, '__name__', point)!r}: a dataset cannot name it; "
-            "register the environment with text, 'module:Class'"
-        )
-
-
-def _kind(env: Env) -> type[Robot]:
+def _sizes(env: Env, env_id: str, max_episode_steps: int | None) -> dict[str, Any]:
     base: Any = env.unwrapped
-    if isinstance(getattr(base, "model", None), mujoco.MjModel):
-        return Robot
-    for method in ("get_state", "set_state"):
-        if not callable(getattr(base, method, None)):
-            raise UsageError(
-                f"{type(base).__name__}: is no MuJoCo environment and has no {method}(); a run "
-                "could not be resumed"
-            )
-    return PlainRobot
-
-
-def _vector(space: gymnasium.Space[Any], what: str) -> int:
-    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1 or not space.shape[0]:
-        raise UsageError(f"{what} space {space}: must be a vector; wrapper= can flatten it")
-    return int(space.shape[0])
-
-
-def _check_actions(space: gymnasium.Space[Any]) -> None:
-    assert isinstance(space, gymnasium.spaces.Box)
-    if not (np.all(space.low == -1) and np.all(space.high == 1)):
-        raise UsageError(
-            f"action space {space}: must be [-1, 1]; pass wrapper=lambda env: "
-            "RescaleAction(env, np.float32(-1), np.float32(1)) and collect through it"
-        )
+    rate = base.metadata.get("render_fps")
+    steps = max_episode_steps
+    if steps is None:
+        steps = gymnasium.spec(env_id).max_episode_steps
+    return {
+        "state_dim": own_checks.observation_size(env.observation_space),
+        "action_dim": own_checks.action_size(env.action_space),
+        "max_episode_steps": own_checks.time_limit(env_id, steps),
+        "step_seconds": float(getattr(base, "dt", 1 / rate if rate else 1.0)),
+    }
 
 
 Act = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
@@ -174,6 +146,7 @@ def collect(task: Task, profile: str, act: Act, num_steps: int, seed: int = 0) -
     extra, writes the same files.
     """
     check(num_steps > 0, "num_steps", num_steps, "a positive integer")
+    own_checks.recordable(task.robot)
     folder = loading.home(task, profile)
     target = folder / task.dataset_id
     if not target.exists():
@@ -190,30 +163,32 @@ def collect(task: Task, profile: str, act: Act, num_steps: int, seed: int = 0) -
 def _collect(task: Task, folder: Path, act: Act, num_steps: int, seed: int) -> Path:
     env, generator = task.robot.make(), np.random.default_rng(seed)
     episodes: list[Trajectory] = []
-    while sum(map(len, episodes)) < num_steps:
-        played = _play(task.robot, env, act, generator, seed + len(episodes))
-        columns = {"states": played.observations, "actions": played.actions}
-        loading.validate(task, {**columns, "rewards": played.rewards})  # before a file is written
-        episodes.append(played)
-    env.close()
+    try:
+        while sum(map(len, episodes)) < num_steps:
+            played = _play(task, env, act, generator, seed + len(episodes))
+            columns = {"states": played.observations, "actions": played.actions}
+            loading.validate(task, {**columns, "rewards": played.rewards})  # before it is written
+            episodes.append(played)
+    finally:
+        env.close()
+    _check_episodes(task.dataset_id, np.array([len(played) for played in episodes]))
     recipe = {"seed": seed, "num_steps": num_steps, "env_id": task.robot.env_id}
     return write_dataset(
         task, episodes, folder, metadata={"recipe": recipe}, algorithm=getattr(act, "__name__", "?")
     )
 
 
-def _play(
-    robot: Robot, env: Env, act: Act, generator: np.random.Generator, seed: int
-) -> Trajectory:
+def _play(task: Task, env: Env, act: Act, generator: np.random.Generator, seed: int) -> Trajectory:
     observations, actions, rewards = [env.reset(seed=seed)[0]], [], []
     terminated = truncated = False
     while not (terminated or truncated):
         chosen = np.asarray(act(observations[-1], generator), dtype=np.float32)
+        own_checks.actions(chosen, env.action_space, task.dataset_id)
         actions.append(np.clip(chosen, -1.0, 1.0))
         state, reward, terminated, truncated, _ = env.step(actions[-1])
         observations.append(state)
         rewards.append(float(reward))
-        truncated = truncated or len(actions) >= robot.max_episode_steps
+        truncated = truncated or len(actions) >= task.robot.max_episode_steps
     columns = np.stack(observations), np.stack(actions), np.array(rewards)
     return Trajectory(*columns, bool(terminated), not terminated)
 
@@ -222,8 +197,11 @@ def verify(dataset: Dataset) -> None:
     """Does the termination rule say of D's states what D says? A study asks when it loads D.
 
     Raises ``UsageError`` with the number of steps where it does not. A rule that is wrong makes T̂
-    imagine episodes that go on after their end, or end early.
+    imagine episodes that go on after their end, or end early. Raises it for less than two episodes
+    too, and says once how many are shorter than T, of which the diffusion policy learns nothing.
     """
+    lengths = dataset.bounds[:, 1] - dataset.bounds[:, 0]
+    _check_episodes(dataset.key.id, lengths.numpy())
     reached = dataset.normaliser.inverse(dataset.next_states)
     said, logged = dataset.task.robot.terminated(reached), dataset.terminated
     tensor = isinstance(said, Tensor)
@@ -235,6 +213,26 @@ def verify(dataset: Dataset) -> None:
             f"terminated: {dataset.task.robot.name}'s rule differs from {dataset.key.id} in "
             f"{int(wrong.sum()):,} of {len(wrong):,} steps, the first: {int(wrong.int().argmax())}"
         )
+
+
+def _check_episodes(dataset_id: str, lengths: NDArray[np.int64]) -> None:
+    count, horizon = len(lengths), DenoiserConfig.horizon
+    if count < 2:
+        raise UsageError(
+            f"{dataset_id}: {count} episode of {int(lengths.sum())} steps; must be at least 2, "
+            "as whole episodes are held out to test T̂ on"
+        )
+    if short := int((lengths < horizon).sum()):
+        _say_once(
+            f"{dataset_id}: {short:,} of {count:,} episodes are shorter than T = {horizon} steps; "
+            "the diffusion policy learns nothing from them, unless denoiser.horizon is smaller"
+        )
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """Every study of a process loads its data, and asks."""
+    print(line)
 
 
 FAR = (1, 2, 4)

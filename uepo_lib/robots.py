@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
@@ -87,6 +87,10 @@ class Robot:
         env.close()
         assert spec is not None  # gymnasium.make sets it
         spec.max_episode_steps, spec.disable_env_checker = self.max_episode_steps, False
+        spec.kwargs = _plain(spec.kwargs)
+        spec.additional_wrappers = tuple(
+            replace(wrapper, kwargs=_plain(wrapper.kwargs)) for wrapper in spec.additional_wrappers
+        )
         return spec
 
     def flatten(self, observations: Array | Mapping[str, Array]) -> Array:
@@ -99,7 +103,7 @@ class Robot:
         if not self.observation_keys:
             raise UsageError(
                 f"{self.env_id}: dictionary observations ({', '.join(observations)}) and no rule "
-                "to flatten them (Robot.observation_keys)"
+                "to flatten them; give own.robot(..., observation_keys=...)"
             )
         return np.concatenate([observations[key] for key in self.observation_keys], axis=-1)
 
@@ -142,6 +146,15 @@ class Robot:
         data.qpos[:], data.qvel[:] = positions, velocities
         mujoco.mj_forward(model, data)
         self.scene.write(env, scene)  # what belongs to the solver, mj_forward has overwritten
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's: Minari keeps a spec as JSON, without such."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 class FlattenedKeys(gymnasium.ObservationWrapper[Array, Any, Any], RecordConstructorArgs):

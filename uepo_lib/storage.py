@@ -94,6 +94,8 @@ def _write(
     with minari_root(root), warnings.catch_warnings():
         # Minari asks for an address and a link that a local dataset does not have
         warnings.filterwarnings("ignore", r"`(code_permalink|author_email)` is set to None")
+        # it makes the environment from its spec, whose bounds are no float32 any more
+        warnings.filterwarnings("ignore", r".*Box (low|high)'s precision lowered")
         dataset = minari.create_dataset_from_buffers(
             task.dataset_id,
             buffer=[_buffer(trajectory) for trajectory in trajectories],

@@ -7,6 +7,7 @@ Minari's remote datasets (``pen-human@minari``), ``@d4rl`` an old D4RL file that
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,6 +21,9 @@ from uepo_lib.robots import Robot
 
 Source = Literal["local", "remote", "imported", "own"]
 
+DATASET_ID = re.compile(r"(?:[-\w][-\w/]*[-\w]/)?[-\w]+-v\d+")
+"""Minari's own pattern, except that the version must be there: Minari fails without it, too."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -32,6 +36,14 @@ class Task:
     source: Source = "local"
     paper_row: str | None = None
     """The row of the paper's tables that this dataset stands for."""
+
+    def __post_init__(self) -> None:
+        valid = isinstance(self.dataset_id, str) and DATASET_ID.fullmatch(self.dataset_id)
+        expected = (
+            "namespace/name-vNUMBER, such as 'me/mine/noisy-v0', of letters, digits, - and _; "
+            "a namespace has at least two of them"
+        )
+        check(bool(valid), "dataset_id", self.dataset_id, expected)
 
 
 LOCOMOTION = {

@@ -21,6 +21,8 @@ from uepo_lib.policies import Policy
 from uepo_lib.stages import Study
 
 LOGGED, CLONE, SETS = "logged", "clone", "sub-policies"
+EXAMPLE = "Pillar-v0"
+"""The notebook's own environment; of any other, figures and sentences show no landmarks."""
 PILLAR, GOAL = (0.0, 0.0, 0.4), (1.0, 0.0, 0.2)
 """Of the notebook's task: x, y, radius."""
 STEP = 0.1
@@ -28,18 +30,39 @@ STEP = 0.1
 
 
 def paths_table(study: Study, policies: Mapping[str, Policy], episodes: int) -> pd.DataFrame:
-    """Columns policy, episode, x, y: the first two observed numbers along the first of the episodes
-    that evaluations play, one member after another, and along as many logged ones."""
-    data = study.dataset
+    """Columns policy, episode and two that are drawn: the first two observed numbers along the
+    first of the episodes that evaluations play, one member after another, and along as many logged
+    ones. The example's are called x and y; where one number is observed, the first is the step."""
+    data, drawn = study.dataset, _drawn(study)
     rows = []
     for episode, (begin, end) in enumerate(data.bounds[:episodes].tolist()):
         raw = data.normaliser.inverse(_with_end(data.states, data.next_states, begin, end))
-        rows += [(LOGGED, episode, *state[:2]) for state in raw.tolist()]
+        rows += [(LOGGED, episode, *at) for at in _places(raw)]
     for name, policy in policies.items():
         for episode in range(episodes):
             played = _path(study, policy, episode % policy.n, EVALUATION_SEED + episode)
-            rows += [(name, episode, *state[:2]) for state in played.tolist()]
-    return pd.DataFrame(rows, columns=["policy", "episode", "x", "y"])
+            rows += [(name, episode, *at) for at in _places(played)]
+    return pd.DataFrame(rows, columns=["policy", "episode", *drawn])
+
+
+def _drawn(study: Study) -> tuple[str, str]:
+    """What a figure writes at its two axes."""
+    robot = study.task.robot
+    if robot.env_id == EXAMPLE:
+        return "x", "y"
+    return ("observation 0", "observation 1") if robot.state_dim > 1 else ("step", "observation 0")
+
+
+def _places(states: torch.Tensor) -> list[tuple[float, float]]:
+    """Where raw states (L + 1, S) are drawn."""
+    if states.shape[1] > 1:
+        return [(state[0], state[1]) for state in states.tolist()]
+    return [(float(step), state[0]) for step, state in enumerate(states.tolist())]
+
+
+def is_example(paths: pd.DataFrame) -> bool:
+    """Is this :func:`paths_table` of the notebook's own task, whose landmarks are known?"""
+    return {"x", "y"} <= set(paths.columns)
 
 
 def _path(study: Study, policy: Policy, member: int, seed: int) -> torch.Tensor:
@@ -90,7 +113,10 @@ def _outcome(way: np.ndarray) -> tuple[str, bool]:
 
 
 def came_to(paths: pd.DataFrame) -> str:
-    """What was expected of the clone and of sub-policies, and how their episodes ended."""
+    """What was expected of the clone and of sub-policies, and how their episodes ended; of another
+    task than the example, of which nothing is known, how long its episodes were."""
+    if not is_example(paths):
+        return _lasted(paths)
     found = outcomes(paths)
     clone, sets = found.loc[CLONE], found.loc[SETS]
     stuck = clone["in the pillar"] > clone["episodes"] / 2
@@ -105,6 +131,16 @@ def came_to(paths: pd.DataFrame) -> str:
         f"{told}\n\nThat most of the clone's episodes end at the pillar is {_seen(bool(stuck))}; "
         f"that most sub-policies go round it, on either side, is {_seen(bool(round_it))}. One seed."
     )
+
+
+def _lasted(paths: pd.DataFrame) -> str:
+    steps = paths.groupby(["policy", "episode"], sort=False).size() - 1  # the first state is none
+    told = []
+    for name, part in steps.groupby("policy", sort=False):
+        low, high = part.min(), part.max()
+        length = f"{low}" if low == high else f"{low} to {high}"
+        told.append(f"- {name}: **{len(part)} episodes** of {length} steps")
+    return "\n".join(told)
 
 
 def _seen(met: bool) -> str:
@@ -124,44 +160,49 @@ def scores_table(study: Study, returns: Mapping[str, Any]) -> pd.DataFrame:
 
 @plotting.figure("30_paths")
 def draw_paths(table: pd.DataFrame) -> Figure:
-    """Columns policy, episode, x, y: a panel a policy, a line an episode, a dot its end; x and y to
-    one scale, with the pillar and the goal."""
-    names = list(table["policy"].unique())
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    xlim, ylim = _around(table["x"]), _around(table["y"])
-    height = 2.6 * (ylim[1] - ylim[0]) / (xlim[1] - xlim[0]) + 0.55
+    """As :func:`paths_table` makes it: a panel a policy, a line an episode, a dot its end. The
+    example has both axes to one scale, with the pillar and the goal."""
+    names, example = list(table["policy"].unique()), is_example(table)
+    x, y = table.columns[2:]
+    limits = {"xlim": _around(table[x]), "ylim": _around(table[y])}
+    figure, panels = _grid(len(names), x, y, _height(*limits.values()) if example else 2.0)
+    for axes, name in zip(panels.flat, names, strict=False):
+        if example:
+            _landmarks(axes)
+        colour = _colour(name)
+        for _, path in table[table["policy"] == name].groupby("episode"):
+            axes.plot(path[x], path[y], color=colour, alpha=0.5, linewidth=0.9)
+            axes.plot(*path[[x, y]].iloc[-1], "o", color=colour, markersize=2.5)
+        axes.set(title=name, aspect="equal" if example else "auto", **limits)
+    style: dict[str, Any] = {"marker": "o", "markersize": 3.5, "color": "0.3", "linewidth": 0.9}
+    end = Line2D([], [], label="an episode, to its end", **style)
+    handles = [*panels.flat[0].patches, end]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def _height(xlim: tuple[float, float], ylim: tuple[float, float]) -> float:
+    """Of a panel 2.6 inches wide whose axes have one scale."""
+    return 2.6 * (ylim[1] - ylim[0]) / (xlim[1] - xlim[0]) + 0.55
+
+
+def _grid(count: int, x: str, y: str, height: float) -> tuple[Figure, Any]:
+    """``count`` panels in rows of three, named at the left and wherever nothing is below."""
+    columns = min(3, count)
+    rows = -(-count // columns)
     figure, panels = plt.subplots(
         rows, columns, figsize=(2.6 * columns, height * rows + 0.3), sharex=True, sharey=True,
         squeeze=False,
     )  # fmt: skip
-    for axes in panels.flat[len(names) :]:
+    for axes in panels.flat[count:]:
         axes.set_axis_off()
-    for place, axes in enumerate(panels.flat[: len(names)]):
+    for place, axes in enumerate(panels.flat[:count]):
         if place % columns == 0:
-            axes.set_ylabel("y")
-        if place + columns >= len(names):  # nothing below it
-            axes.set_xlabel("x")
+            axes.set_ylabel(y)
+        if place + columns >= count:
+            axes.set_xlabel(x)
             axes.tick_params(labelbottom=True)
-    for axes, name in zip(panels.flat, names, strict=False):
-        _landmarks(axes)
-        colour = _colour(name)
-        for _, path in table[table["policy"] == name].groupby("episode"):
-            axes.plot(path["x"], path["y"], color=colour, alpha=0.5, linewidth=0.9)
-            axes.plot(*path[["x", "y"]].iloc[-1], "o", color=colour, markersize=2.5)
-        axes.set(title=name, xlim=xlim, ylim=ylim, aspect="equal")
-    end = Line2D(
-        [],
-        [],
-        marker="o",
-        markersize=3.5,
-        color="0.3",
-        linewidth=0.9,
-        label="an episode, to its end",
-    )
-    handles = [*panels.flat[0].patches, end]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
-    return figure
+    return figure, panels
 
 
 def _colour(name: str) -> str:
@@ -177,7 +218,7 @@ def _landmarks(axes: Axes) -> None:
 
 
 def _around(values: pd.Series[float]) -> tuple[float, float]:
-    room = 0.05 * (values.max() - values.min())
+    room = 0.05 * (values.max() - values.min()) or 0.5  # of what does not vary, too
     return values.min() - room, values.max() + room
 
 
