@@ -69,4 +69,3 @@ def note(
             f"{store.root / LOG}: cannot be written; set UEPO_RESULTS to a folder that can"
         ) from None
     return summary
-
