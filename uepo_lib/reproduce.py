@@ -159,8 +159,19 @@ def _execute_all(
     with execution.kernel_of_this_interpreter(), _workers_end():
         for chosen, workers in ((together, sweep.cores()), (quiet, 1)):
             jobs = [(_execute, (store, path, keys[path], parameters)) for path in chosen]
+            if min(workers, len(jobs)) > 1:
+                _await_server()
             if jobs:
                 sweep.run_all(jobs, workers, name="notebooks", unit="notebook")
+
+
+def _await_server() -> None:
+    """Have what workers are forked from do its imports first: a worker that begins when a Ctrl-C
+    has ended this process prints a traceback; this one misses nothing."""
+    if sweep.METHOD == "forkserver":
+        first = multiprocessing.get_context("forkserver").Process(target=int)
+        first.start()
+        first.join()
 
 
 @contextlib.contextmanager
