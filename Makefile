@@ -1,6 +1,6 @@
 # `make help` lists what there is; every target sets up what it needs first.
 PROFILE ?= laptop
-PYTHON ?= python3
+PYTHON ?=
 TORCH_INDEX ?=
 SOURCE ?= local
 TASK ?=

@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
 # Install the pinned packages into the environment $1, a folder; what is there already is kept.
-# PYTHON names the interpreter to build .venv with, TORCH_INDEX an index to take torch from.
+# PYTHON names the interpreter to build a new .venv with, TORCH_INDEX an index to take torch from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 env=$1
 made=$env/.uepo # copies of the files that the environment was made from
 fresh() { cmp --silent "$1" "$made/$1"; }
+python=$env/bin/python
+if [ "$env" = .venv ] && ! fresh requirements.lock; then
+    python=${PYTHON:-python3}
+elif [ -n "${PYTHON:-}" ]; then
+    hint=
+    [ "$env" != .venv ] || hint="; to build it anew: rm -r .venv, then make setup PYTHON=$PYTHON"
+    echo "$env is kept, with $("$python" --version)$hint"
+fi
 fresh requirements.lock && fresh pyproject.toml && exit 0
 
-python=${PYTHON:-python3}
-[ "$env" = .venv ] || python=$env/bin/python
 version=$("$python" -c 'import platform; print(platform.python_version())' 2>/dev/null) || version=missing
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     echo "uepo needs Python 3.11 or later and $python is $version;" \

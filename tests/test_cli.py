@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,24 @@ import torch
 from matplotlib.figure import Figure
 from tiny_study import TASK, settle, tiny
 
-from uepo_lib import behaviors, cli, configs, datasets, loading, methods, plotting, tasks
-from uepo_lib.errors import UsageError
+from uepo_lib import (
+    behaviors,
+    cli,
+    cli_runs,
+    configs,
+    datasets,
+    facts,
+    loading,
+    methods,
+    plotting,
+    preparation,
+    reproduce,
+    tasks,
+)
+from uepo_lib.errors import LISTED, NEAREST, UsageError, unknown
 from uepo_lib.preparation import EXPERIMENTS
 from uepo_lib.provenance import record_output
-from uepo_lib.runs import Store
+from uepo_lib.runs import Spec, Store
 from uepo_lib.stages import COMPONENTS, load_data
 
 Outcome = tuple[int, str, str]
@@ -124,6 +138,69 @@ def test_all_commands_are_there() -> None:
     names = {path[0] for path in commands(cli.parser()) if path}
     expected = "tasks data run experiment runs figures prepare reproduce publish behaviors"
     assert names == set(expected.split())
+
+
+@pytest.mark.parametrize(
+    "name", ["multi_seed", "10", "10_multi_seed_ablation", "05", "5", "05_augmentation"]
+)
+def test_an_experiment_may_be_named_by_its_notebook(
+    name: str, uepo: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def reproduced(profile: str, notebooks: list[str], *, prepare: Callable[[str], object]) -> str:
+        asked.extend([profile, notebooks, prepare(profile)])
+        return "reproduced"
+
+    monkeypatch.setattr(reproduce, "reproduce", reproduced)
+    monkeypatch.setattr(preparation, "load_all", lambda *_: None)
+    monkeypatch.setattr(
+        preparation, "_run_all", lambda jobs, *_: asked.append({job for _, job, _ in jobs})
+    )
+    expected = ({"epsilon"}, "05") if "5" in name else ({"rival", "seeds"}, "10")
+    assert uepo("experiment", name, "--profile", "tiny")[:2] == (0, "reproduced\n")
+    assert asked == [expected[0], "tiny", [expected[1]], None]
+
+
+def test_the_version_and_the_commit(uepo: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    number = project["version"]
+    known: dict[str, Any] = {"commit": "0123456789abcdef", "dirty": False}
+    monkeypatch.setattr(facts, "commit", lambda folder: known)
+    assert uepo("--version") == (0, f"uepo {number} (commit 0123456789)\n", "")
+    known["dirty"] = True
+    assert uepo("--version")[1].endswith("(commit 0123456789, with uncommitted changes)\n")
+    known["commit"] = None
+    assert uepo("--version")[1] == f"uepo {number}\n"
+    monkeypatch.setattr(facts, "repository", lambda: None)
+    monkeypatch.setattr(facts.metadata, "version", lambda name: f"of {name}")
+    assert uepo("--version")[1] == "uepo of uepo\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["-m uepo_lib tasks", "-u -m uepo_lib tasks", "-m uepo_lib --help"]
+)
+def test_a_reader_that_leaves_early_is_no_error(line: str, folders: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)  # as after `| head -1`, but surely before anything is written
+    done = subprocess.run(
+        [sys.executable, *line.split()],
+        stdout=write, stderr=subprocess.PIPE, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""},
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_broken_pipe_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(_: argparse.Namespace) -> int:
+        raise BrokenPipeError("a worker's")
+
+    monkeypatch.setattr(cli_runs, "_runs_list", broken)
+    with (tmp_path / "out").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        with pytest.raises(BrokenPipeError, match="a worker's"):
+            cli.main(["runs", "list"])
 
 
 # -- JSON
@@ -233,6 +310,48 @@ print("collected")
     del gymnasium.registry["Walking-v0"]
 
 
+def committed_runs(home: Path, profile: str) -> dict[str, Any]:
+    """A checkout with one run as it is published: a record without weights. Its id and seed."""
+    store = Store(home / "made")
+    made = store.get_or_train(Spec("toy", {"seed": 7}), lambda run: run.save_json("n.json", 1))
+    folder = home / "results" / "reference" / profile / "runs" / made.id
+    folder.mkdir(parents=True)
+    for name in ("config.json", "run.json"):
+        (made.folder / name).rename(folder / name)
+    return {"id": made.id, "seed": 7}
+
+
+def test_committed_runs_are_listed_and_shown(
+    uepo: Command, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "repository", lambda: folders)
+    there = committed_runs(folders, "tiny")
+    here = Store.open("tiny").get_or_train(Spec("toy", {"seed": 8}), lambda run: None)
+
+    def listed(*options: str) -> list[tuple[str, int]]:
+        rows = json.loads(uepo("runs", "list", "--profile", "tiny", "--json", *options)[1])
+        return [(row["id"], row["seed"]) for row in rows]
+
+    assert listed("--reference") == [(there["id"], 7)]
+    assert listed() == [(here.id, 8)]
+    for run_id, found, seed in ((there["id"], "committed", 7), (here.id, "local", 8)):
+        shown = json.loads(uepo("runs", "show", run_id, "--profile", "tiny")[1])
+        assert (shown["found"], shown["config"]["seed"]) == (found, seed)
+        assert Path(shown["folder"]).name == run_id
+    refused(uepo("runs", "show", there["id"][:-1], "--profile", "tiny"), "mean", there["id"])
+    # it has no weights: nothing may be computed from it
+    with pytest.raises(UsageError, match="unknown run"):
+        Store.open("tiny").find(there["id"])
+
+
+def test_where_there_are_no_runs_the_next_place_to_look_is_said(uepo: Command) -> None:
+    assert "`uepo runs list --reference`" in uepo("runs", "list", "--profile", "tiny")[1]
+    told = uepo("runs", "list", "--profile", "tiny", "--reference")[1]
+    assert told == "no runs of profile tiny are committed; --profile laptop has some\n"
+    rows = json.loads(uepo("runs", "list", "--profile", "laptop", "--reference", "--json")[1])
+    assert len(rows) > 100 and {row["status"] for row in rows} == {"finished"}
+
+
 def test_an_empty_store_is_empty(uepo: Command, folders: Path) -> None:
     assert json.loads(uepo("runs", "list", "--profile", "tiny", "--json")[1]) == []
     assert uepo("runs", "verify", "--profile", "tiny")[0] == 0
@@ -246,7 +365,7 @@ def test_an_empty_store_is_empty(uepo: Command, folders: Path) -> None:
 
 BAD: list[tuple[str, tuple[str, ...]]] = [
     ("run uepo --task hoper-medium", ("hoper-medium", "did you mean 'hopper-medium'")),
-    ("data --task walker", ("unknown task 'walker'", "hopper-medium, hopper-medium-b")),
+    ("data --task walker", ("unknown task 'walker'", "walker2d-medium", "`uepo tasks` lists all")),
     ("tasks --profile smok", ("unknown profile 'smok'", "did you mean 'smoke'", "laptop")),
     ("run uepa", ("unknown method 'uepa'", "did you mean 'uepo'", "bc, bppo, iql")),
     ("experiment epsilom", ("unknown experiment 'epsilom'", "did you mean 'epsilon'", "latency")),
@@ -281,9 +400,27 @@ BAD: list[tuple[str, tuple[str, ...]]] = [
     ("runs", ("ACTION",)),
     ("runs show", ("id",)),
     ("runs show online-000000000000", ("unknown run 'online-000000000000'",)),
-    ("reprodoce", ("reprodoce", "reproduce")),
+    ("reprodoce", ("unknown uepo command 'reprodoce'; did you mean 'reproduce'?", "data, exper")),
+    (
+        "runs lisst",
+        ("unknown uepo runs command 'lisst'; did you mean 'list'? valid: list, s",),
+    ),
+    ("data import", ("unknown uepo data command 'import'", "import-d4rl")),
+    ("experiment 07", ("unknown experiment '07'", "05, 10", "epsilon, ")),
+    ("experiment 10_multi", ("unknown experiment '10_multi'", "multi_seed")),
+    ("experiment _10", ("unknown experiment '_10'",)),
     ("", ("COMMAND",)),
 ]
+
+
+def test_of_many_valid_names_the_nearest_are_said() -> None:
+    names = [f"name-{i:03}" for i in range(LISTED + 1)]
+    assert str(unknown("thing", "nam-007", names[:-1])).endswith(", ".join(names[:-1]))
+    said = str(unknown("thing", "nam-007", names, "uepo things"))
+    assert said.startswith("unknown thing 'nam-007'; did you mean 'name-007'? valid: name-007, ")
+    assert said.endswith(f" and {LISTED + 1 - NEAREST} more (`uepo things` lists all)")
+    assert said.count("name-") == NEAREST + 1
+    assert str(unknown("thing", "?", names)).endswith(f" and {LISTED + 1 - NEAREST} more")
 
 
 @pytest.mark.parametrize(("line", "words"), BAD, ids=[line or "nothing" for line, _ in BAD])

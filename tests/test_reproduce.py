@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -227,6 +231,81 @@ def test_a_failing_notebook_is_named_and_kept(folder):
         run(folder, notebooks=["02"])
     kept = nbformat.read(Store.open("smoke").notebooks / "02_second.ipynb", as_version=4)
     assert any(cell.get("outputs") for cell in kept.cells)
+
+
+def test_a_notebook_whose_kernel_died_is_kept_as_far_as_it_came(folder):
+    rewrite(folder, "02_second", "# %%\nprint(2)\n\n# %%\nimport os\nos.kill(os.getpid(), 9)\n")
+    with pytest.raises(reproduce.NotebookFailed, match="02_second failed: its kernel died"):
+        run(folder, notebooks=["02"])
+    kept = nbformat.read(Store.open("smoke").notebooks / "02_second.ipynb", as_version=4)
+    assert kept.cells[0].outputs[0].text == "2\n"
+
+
+HELD = """\
+# %%
+from pathlib import Path
+import time
+Path("began-NAME").touch()
+while Path("hold").exists():
+    time.sleep(0.1)
+
+# %%
+from uepo_lib import notebook
+notebook.start("NAME")
+"""
+
+
+def interrupt(folder: Path, places: dict[str, str], begun: str, count: int) -> str:
+    """Ctrl-C, as a terminal sends it to every process, to a reproduction of ``folder`` once
+    ``count`` files ``begun`` are there; what it printed to stderr."""
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("reproduce_folder.py")), str(folder)],
+        env={**os.environ, **places, "OMP_NUM_THREADS": "1", "UEPO_WORKERS": "2"},
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 180
+    while len(list(folder.parent.glob(begun))) < count:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    return err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("names", "begun"),
+    [
+        (["01_first"], "notebooks/began-*"),
+        (["01_first", "02_second"], "notebooks/began-*"),
+        (["01_first"], "temporary/uepo-notebook-*"),  # while its kernel starts
+        (["01_first", "02_second"], "temporary/uepo-jupyter-*"),  # while what forks them imports
+    ],
+    ids=["in this process", "in workers", "before the first cell", "before the first worker"],
+)
+def test_an_interrupted_notebook_is_said_in_one_line_and_leaves_nothing(
+    folder, tmp_path, names, begun
+):
+    for name in ("01_first", "02_second"):
+        rewrite(folder, name, HELD.replace("NAME", name))
+        if name not in names:
+            (folder / f"{name}.ipynb").unlink()
+    (folder / "hold").touch()
+    store, temporary = Store.open("smoke"), tmp_path / "temporary"
+    temporary.mkdir()
+    facts.write_text(store.notebooks / "01_first.ipynb", "of an earlier call")
+    err = interrupt(
+        folder, {"TMPDIR": str(temporary)}, begun, 1 if "jupyter" in begun else len(names)
+    )
+    said = [line for line in err.splitlines() if line and not line.startswith("notebooks: ")]
+    assert said == ["interrupted: the same command continues from the last checkpoint"]
+    left = [] if "jupyter" not in begun else ["01_first.ipynb"]  # nothing has begun
+    assert [path.name for path in store.notebooks.iterdir()] == left
+    assert [path.name for path in temporary.iterdir() if path.name.startswith("uepo-")] == []
+
+    (folder / "hold").unlink()
+    assert run(folder).executed == tuple(names)
 
 
 def test_a_broken_promise_is_an_error(folder):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import json
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
 
-from uepo_lib import cli_data, loads, profiles, sweep
+from uepo_lib import cli_data, cli_runs, facts, loads, profiles, sweep
 from uepo_lib.cli_data import print_rows
 from uepo_lib.errors import UsageError, check, unknown
 from uepo_lib.recording import TrainingDiverged
@@ -33,12 +34,47 @@ class _Parser(argparse.ArgumentParser):
             self.epilog = self.more()
         return super().format_help()
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """A mistyped command, with the nearest one."""
+        if action.choices is not None and value not in action.choices:
+            raise unknown(f"{self.prog} command", value, action.choices)
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}")
 
 
+class _Version(argparse.Action):
+    """Asks git only where ``--version`` does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(facts.version())
+        parser.exit()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, 1 (it failed) or 2 (bad input)."""
+    """Run one command; the exit code is 0, 1 (it failed), 2 (bad input), 130 (it was interrupted)
+    or 141 (nobody reads what it prints)."""
+    try:
+        try:
+            return _main(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _unread(sys.stdout.fileno()):
+            raise
+        # Python flushes once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _unread(file: int) -> bool:
+    """Whether whoever read a pipe has left, as ``head`` does after its lines."""
+    poll = select.poll()
+    poll.register(file, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     torch.set_num_threads(1)
     with loads.told(sys.stderr):
         try:
@@ -58,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = _Parser(prog="uepo", description="A companion to UEPO (arXiv 2511.10087).")
+    top.add_argument("--version", action=_Version, nargs=0, help="the version and the commit")
     commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> _Parser:
@@ -71,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     cli_data.add_commands(add, with_profile)
     _add_run(add, with_profile)
     _add_experiment(add, with_profile)
-    _add_runs(add, with_profile)
+    cli_runs.add_commands(add, with_profile)
     for name, command, text in (
         ("figures", _figures, "draw every figure again from its table"),
         ("prepare", _prepare, "data and shared models, without the notebooks"),
@@ -103,25 +140,9 @@ def _add_run(add: Any, with_profile: Any) -> None:
 
 def _add_experiment(add: Any, with_profile: Any) -> None:
     chosen = add("experiment", _experiment, "one experiment: its runs, then the page that shows it")
-    chosen.add_argument("name", help="which one; they are listed below")
+    chosen.add_argument("name", help="which one, or its notebook; they are listed below")
     chosen.more = _experiments_listed
     with_profile(chosen)
-
-
-def _add_runs(add: Any, with_profile: Any) -> None:
-    made = add("runs", _runs_list, "list, show and verify runs")
-    actions = made.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
-    for name, command, text in (
-        ("list", _runs_list, "every run of the profile"),
-        ("show", _runs_show, "one run: configuration, provenance, artefacts"),
-        ("verify", _runs_verify, "check every run, figure and table against its record"),
-    ):
-        action = actions.add_parser(name, help=text, description=text)
-        action.set_defaults(command=command)
-        if name == "show":
-            action.add_argument("id")
-        with_profile(action)
-        action.add_argument("--json", action="store_true")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -175,46 +196,6 @@ def _import(module: str) -> None:
         raise UsageError(f"--import {module}: {error} (looked in {os.getcwd()} too)") from None
 
 
-def _store(options: argparse.Namespace) -> Any:
-    from uepo_lib.runs import Store
-
-    return Store.open(profiles.current(options.profile))
-
-
-def _runs_list(options: argparse.Namespace) -> int:
-    from uepo_lib.provenance import list_runs
-
-    store = _store(options)
-    rows = list_runs(store)
-    print_rows(rows, options.json)
-    if not rows and not options.json:
-        print(f"no runs in {store.runs} yet; those behind the committed pages are in")
-        print("results/reference/laptop/runs, a folder each")
-    return 0
-
-
-def _runs_show(options: argparse.Namespace) -> int:
-    from uepo_lib.provenance import show
-
-    print(json.dumps(show(_store(options), options.id), indent=2))
-    return 0
-
-
-def _runs_verify(options: argparse.Namespace) -> int:
-    from uepo_lib.provenance import outputs, verify
-
-    store = _store(options)
-    problems = verify(store)
-    if options.json:
-        print(json.dumps([{"subject": p.subject, "message": p.message} for p in problems]))
-    else:
-        for problem in problems:
-            print(problem)
-        checked = f"{len(store.finished())} runs, {len(outputs(store))} figures and tables"
-        print(f"{checked}: {len(problems) or 'no'} problem{'s' if len(problems) != 1 else ''}")
-    return 1 if problems else 0
-
-
 def _figures(options: argparse.Namespace) -> int:
     from uepo_lib.notebook import redraw
 
@@ -225,11 +206,21 @@ def _figures(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    sweep.import_early(*WORKERS_NEED)
+    _start_workers()
     from uepo_lib.preparation import prepare
 
     prepare(profiles.current(options.profile))
     return 0
+
+
+def _start_workers() -> None:
+    """Have what workers are forked from; by it they leave Ctrl-C to this process, which ends
+    them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        sweep.import_early(*WORKERS_NEED)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _experiments_listed() -> str:
@@ -240,7 +231,7 @@ def _experiments_listed() -> str:
 
 
 def _experiment(options: argparse.Namespace) -> int:
-    sweep.import_early(*WORKERS_NEED)
+    _start_workers()
     from uepo_lib import preparation
 
     name = options.name
@@ -251,7 +242,7 @@ def _experiment(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    sweep.import_early(*WORKERS_NEED)
+    _start_workers()
     return _execute(options)
 
 

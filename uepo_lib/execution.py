@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import multiprocessing
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +16,9 @@ from typing import Any
 import nbformat
 import papermill
 import yaml
+from jupyter_core.utils import ensure_async, ensure_event_loop
 from nbclient.exceptions import DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
@@ -58,14 +64,48 @@ def validate(path: Path, parameters: Mapping[str, Any]) -> None:
             raise unknown(f"parameter of {path.stem}", name, known)
 
 
+class _Client(PapermillNotebookClient):
+    """papermill's own client, which does not outlive a Ctrl-C, nor does its kernel."""
+
+    def execute(self, **options: Any) -> Any:
+        with self._killed_when_interrupted():  # while the kernel starts
+            return super().execute(**options)
+
+    def papermill_execute_cells(self) -> None:
+        with self._killed_when_interrupted():
+            super().papermill_execute_cells()
+
+    @contextlib.contextmanager
+    def _killed_when_interrupted(self) -> Iterator[None]:
+        """A kernel that is asked to end, as nbclient does, first prints a traceback, and so does
+        what still waits for its answers."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            loop = ensure_event_loop()
+            waiting = asyncio.all_tasks(loop)
+            for task in waiting:
+                task.cancel()
+            if waiting:  # what they raise now is that they were cancelled
+                loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
+            if self.km is not None and self.km.has_kernel:
+                loop.run_until_complete(ensure_async(self.km.shutdown_kernel(now=True)))
+            raise
+
+
 class _Engine(NBClientEngine):
     """papermill's own engine, whose kernels nobody else on the machine can talk to."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
+    def execute_managed_notebook(
+        cls, nb_man: Any, kernel_name: str, start_timeout: int = 60, **_: Any
+    ) -> Any:
         # the port is local, but open to every user of the machine
         config = Config(KernelManager={"transport_encryption": "auto"})
-        return super().execute_managed_notebook(nb_man, kernel_name, config=config, **options)
+        client = _Client(
+            nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, config=config
+        )
+        return client.execute()
 
 
 papermill_engines.register(ENGINE, _Engine)
@@ -76,7 +116,9 @@ def execute(
     target: Path,
     parameters: Mapping[str, Any] | None = None,
 ) -> None:
-    """Execute a notebook in its own folder; what there is of ``target`` stays also on failure.
+    """Execute a notebook in its own folder; what was executed goes to ``target`` also on failure.
+
+    ``target`` is written in one step; by an interruption it is not.
 
     Args:
         path: the notebook; :func:`validate` it first.
@@ -86,12 +128,48 @@ def execute(
     Raises:
         NotebookFailed: a cell raised, or the kernel died.
     """
+    with _ended_by_parent(), tempfile.TemporaryDirectory(prefix="uepo-notebook-") as folder:
+        working = Path(folder) / target.name
+        try:
+            _execute(path, working, parameters or {})
+        except Exception:
+            _keep(working, target)
+            raise
+        _keep(working, target)
+
+
+def _keep(working: Path, target: Path) -> None:
+    if working.is_file():
+        notebook = nbformat.read(working, as_version=4)
+        pairs.stamp(notebook)
+        facts.write_text(target, nbformat.writes(notebook))
+
+
+@contextlib.contextmanager
+def _ended_by_parent() -> Iterator[None]:
+    """In a worker: Ctrl-C is for its parent, whose SIGTERM ends the kernel and then the worker."""
+    if multiprocessing.parent_process() is None:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for good: one that waits has nothing to say
+    try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)  # or it would begin the next notebook
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _execute(path: Path, working: Path, parameters: Mapping[str, Any]) -> None:
     try:
         with facts.environment({"UEPO_NOTEBOOK": path.stem, "OMP_NUM_THREADS": "1"}):
             papermill.execute_notebook(
                 path,
-                target,
-                parameters=dict(parameters or {}),
+                working,
+                parameters=dict(parameters),
                 engine_name=ENGINE,
                 kernel_name="python3",
                 language="python",
@@ -103,11 +181,6 @@ def execute(
         raise NotebookFailed(f"{path.stem} failed in cell {error.cell_index}: {last}") from error
     except DeadKernelError as error:
         raise NotebookFailed(f"{path.stem} failed: its kernel died (out of memory?)") from error
-    finally:
-        if target.is_file():
-            notebook = nbformat.read(target, as_version=4)
-            pairs.stamp(notebook)
-            facts.write_text(target, nbformat.writes(notebook))
 
 
 @contextlib.contextmanager

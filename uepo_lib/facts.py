@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -27,6 +28,19 @@ def repository() -> Path | None:
     """The checkout that this library is imported from; None when it is installed as a package."""
     folder = Path(__file__).resolve().parents[1]
     return folder if (folder / "pyproject.toml").is_file() else None
+
+
+def version() -> str:
+    """One line: the version, in a checkout with the commit and whether files have changed since."""
+    folder = repository()
+    if folder is None:
+        return f"uepo {metadata.version('uepo')}"
+    number = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["version"]
+    found = commit(folder)
+    if found["commit"] is None:
+        return f"uepo {number}"
+    changes = ", with uncommitted changes" if found["dirty"] else ""
+    return f"uepo {number} (commit {found['commit'][:10]}{changes})"
 
 
 def changed_files(folder: Path) -> list[str] | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from uepo_lib import profiles, sweep, tasks
+from uepo_lib import facts, profiles, sweep, tasks
 from uepo_lib.errors import unknown
 from uepo_lib.experiments import (
     data_need,
@@ -70,10 +71,19 @@ def prepare_experiment(name: str, profile: str, workers: int | None = None) -> N
 
 
 def experiment(name: str) -> Experiment:
-    """The experiment called ``name``; ``UsageError`` with the nearest valid name otherwise."""
-    if name not in EXPERIMENTS:
-        raise unknown("experiment", name, EXPERIMENTS)
-    return EXPERIMENTS[name]
+    """The experiment called ``name``, or whose notebook is: "epsilon", "05", "05_augmentation".
+
+    ``UsageError`` with the nearest valid name otherwise.
+    """
+    if name in EXPERIMENTS:
+        return EXPERIMENTS[name]
+    number, _, title = name.partition("_")
+    folder = (facts.repository() or Path.cwd()) / "notebooks"
+    matching = [chosen for chosen in EXPERIMENTS.values() if chosen.notebook == number.zfill(2)]
+    if len(matching) != 1 or (title and not (folder / f"{name}.ipynb").is_file()):
+        numbers = [chosen.notebook for chosen in EXPERIMENTS.values()]
+        raise unknown("experiment", name, [*EXPERIMENTS, *numbers])
+    return matching[0]
 
 
 @dataclass(frozen=True)

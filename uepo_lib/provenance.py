@@ -11,8 +11,8 @@ from typing import Any
 from filelock import Timeout
 
 from uepo_lib import facts
-from uepo_lib.errors import UsageError, check
-from uepo_lib.recording import CONFIG
+from uepo_lib.errors import UsageError, check, unknown
+from uepo_lib.recording import CONFIG, RECORD
 from uepo_lib.runs import Run, Spec, Store, problems
 
 SUFFIX = ".provenance.json"
@@ -153,6 +153,19 @@ def _check(store: Store, path: Path) -> Iterator[str]:
             yield f"is older than run {run_id}"
 
 
+def list_committed(store: Store) -> list[dict[str, Any]]:
+    """As :func:`list_runs`, of the profile's committed runs: most are records without weights."""
+    if store.reference is None:
+        return []
+    folders = _run_folders(store.reference / store.root.name / "runs")
+    return [_summary(Run.load(folder)) for folder in folders.values()]
+
+
+def _run_folders(place: Path) -> dict[str, Path]:
+    """The finished runs in a folder, by id; working folders start with a dot."""
+    return {path.parent.name: path.parent for path in sorted(place.glob(f"[!.]*/{RECORD}"))}
+
+
 def list_runs(store: Store) -> list[dict[str, Any]]:
     """One plain dictionary a run, finished, running or interrupted, by id."""
     rows = [_summary(run) for run in store.finished()]
@@ -182,6 +195,19 @@ def _unfinished(store: Store, spec: Spec) -> dict[str, Any]:
 
 
 def show(store: Store, run_id: str) -> dict[str, Any]:
-    """Everything known of one finished run: its record, its configuration, its folder."""
-    run = store.find(run_id)
-    return {**run.record, "config": asdict(run.spec)["config"], "folder": str(run.folder)}
+    """Everything known of one finished run: its record, its configuration, its folder.
+
+    ``found`` says whether that is a run computed here ("local") or a committed one. Raises
+    ``UsageError`` if there is neither.
+    """
+    places = {"local": _run_folders(store.runs)}
+    if store.reference is not None:
+        records = _run_folders(store.reference / store.root.name / "runs")
+        places["committed"] = records | _run_folders(store.reference / "runs")  # with weights
+    for found, folders in places.items():
+        if run_id in folders:
+            run = Run.load(folders[run_id])
+            place = {"found": found, "folder": str(run.folder)}
+            return {**run.record, "config": asdict(run.spec)["config"], **place}
+    known = {name for folders in places.values() for name in folders}
+    raise unknown("run", run_id, known, "uepo runs list [--reference]")

@@ -6,12 +6,14 @@ parameters and all that it wrote are as they were when it was last executed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
+import multiprocessing
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ from uepo_lib.execution import NotebookFailed
 from uepo_lib.notebook import promised_files, promises
 from uepo_lib.provenance import SUFFIX
 from uepo_lib.runs import Store
+
+PATIENCE = 20.0
+"""Seconds that a worker has to end, once it was told."""
 
 
 def reproduce(
@@ -151,11 +156,33 @@ def _execute_all(
     quiet = [path for path in paths if "alone" in tags[path]]
     together = sorted(set(paths) - set(quiet), key=lambda path: (-seconds[path], path))
     store.notebooks.mkdir(parents=True, exist_ok=True)
-    with execution.kernel_of_this_interpreter():
+    with execution.kernel_of_this_interpreter(), _workers_end():
         for chosen, workers in ((together, sweep.cores()), (quiet, 1)):
             jobs = [(_execute, (store, path, keys[path], parameters)) for path in chosen]
+            if min(workers, len(jobs)) > 1:
+                _await_server()
             if jobs:
                 sweep.run_all(jobs, workers, name="notebooks", unit="notebook")
+
+
+def _await_server() -> None:
+    """Have what workers are forked from do its imports first: a worker that begins when a Ctrl-C
+    has ended this process prints a traceback; this one misses nothing."""
+    if sweep.METHOD == "forkserver":
+        first = multiprocessing.get_context("forkserver").Process(target=int)
+        first.start()
+        first.join()
+
+
+@contextlib.contextmanager
+def _workers_end() -> Iterator[None]:
+    """Wait for workers that were told to end: they remove their kernels' files and their own."""
+    others = set(multiprocessing.active_children())
+    try:
+        yield
+    finally:
+        for process in set(multiprocessing.active_children()) - others:
+            process.join(PATIENCE)
 
 
 def _tags(path: Path) -> set[str]:
@@ -174,10 +201,11 @@ def _seconds(store: Store, name: str, long: bool) -> float:
 
 
 def _execute(store: Store, path: Path, key: str, parameters: Mapping[str, Any]) -> None:
-    for old in (_state_file(store, path.stem), promises(store, path.stem)):
+    target = store.notebooks / path.name
+    for old in (_state_file(store, path.stem), promises(store, path.stem), target):
         old.unlink(missing_ok=True)
     started = time.time()
-    execution.execute(path, store.notebooks / path.name, parameters)
+    execution.execute(path, target, parameters)
     _finish(store, path.stem, key, started)
 
 

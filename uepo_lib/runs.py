@@ -213,7 +213,7 @@ class Store:
         for folder in self._folders():
             if folder.name == run_id:
                 return Run.load(folder)
-        raise unknown("run", run_id, [folder.name for folder in self._folders()])
+        raise unknown("run", run_id, [folder.name for folder in self._folders()], "uepo runs list")
 
     def finished(self) -> list[Run]:
         """The finished runs of this store (not the committed ones), by id."""

@@ -141,7 +141,7 @@ def get(name: str) -> Task:
         others = [known for known in TASKS if known.partition("@")[0] == name]
         if others:
             raise UsageError(f"task={name!r} is not collected here; there is {', '.join(others)}")
-        raise unknown("task", name, TASKS if "@" in name else LOCAL)
+        raise unknown("task", name, TASKS if "@" in name else LOCAL, "uepo tasks")
     return TASKS[name]
 
 
