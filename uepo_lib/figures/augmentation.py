@@ -60,7 +60,7 @@ def pendulum_models(seed: int, size: int = 2000) -> dict[str, DynamicsModel]:
     """Three ensembles with equal gradient steps: on D (angles below 0), and on D with twice as much
     from all angles, labelled by the first ensemble or by the pendulum itself."""
     cfg = DynamicsConfig(
-        num_members=5, hidden=(64, 64), weight_decay=(2.5e-5, 5e-5, 1e-4), max_updates=600,
+        num_members=5, hidden=(64, 64), weight_decay=(2.5e-5, 5e-5, 1e-4), max_updates=450,
         batch_size=64, patience=None,
     )  # fmt: skip
 
