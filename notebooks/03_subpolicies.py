@@ -249,7 +249,7 @@ assert bias.abs().max() > 0.01
 # %%
 small = here.profile == "smoke"
 networks, updates, many, sizes, where = (
-    (2, 60, 3, (1, 2, 4), 8) if small else (10, 1_500, 16, (1, 2, 4, 8), 16)
+    (2, 60, 3, (1, 2, 4), 8) if small else (12, 1_500, 24, (1, 2, 4, 8), 16)
 )
 trained = toy_policies.train_all(toy, networks, updates)
 kinds = sets_of.kinds_table(toy, trained, sizes, many, where)
