@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from run_recipes import fail_at, square
 
 from uepo_lib import preparation, sweep
 from uepo_lib.errors import UsageError
-from uepo_lib.sweep import cores, run_all
+from uepo_lib.sweep import METHOD, cores, run_all
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -55,6 +56,28 @@ def test_what_runs_side_by_side_asks_for_them(
     monkeypatch.setattr(sweep, "run_all", lambda jobs, workers, **_: used.append(workers))
     preparation.prepare_experiment("latency", "smoke", given)
     assert used == [given or 7] * 2  # the data, then the runs
+
+
+def test_a_temporary_folder_with_a_long_name_is_no_obstacle(tmp_path: Path) -> None:
+    program = (
+        "from run_recipes import square\n"
+        "from uepo_lib import sweep\n"
+        "if __name__ == '__main__':\n"
+        "    sweep.import_early('uepo_lib.errors')\n"
+        "    found = sweep.run_all([(square, (2,)), (square, (3,))], 2, progress=False)\n"
+        "    print(sweep.METHOD, found)\n"
+    )
+    (tmp_path / "parent.py").write_text(program)
+    for length in (sweep.SOCKET, sweep.SOCKET + 1):
+        with tempfile.TemporaryDirectory(prefix="uepo-test-") as short:
+            folder = Path(short, "x" * (length - len(short) - 1))
+            folder.mkdir()
+            done = subprocess.run(
+                [sys.executable, tmp_path / "parent.py"], capture_output=True, text=True,
+                env={**os.environ, "PYTHONPATH": ":".join(sys.path), "TMPDIR": str(folder)},
+            )  # fmt: skip
+        expected = "forkserver" if length == sweep.SOCKET and METHOD != "spawn" else "spawn"
+        assert done.stdout == f"{expected} [(4, 1), (9, 1)]\n", done.stderr
 
 
 def test_first_failure_stops_the_others() -> None:

@@ -7,6 +7,7 @@ import multiprocessing.forkserver
 import os
 import resource
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,9 +20,19 @@ from tqdm.auto import tqdm
 from uepo_lib.errors import check
 
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
-# A fork of this process would inherit torch's threads in an unknown state. The server has none: it
-# only imports, once for all workers. macOS' own libraries do not survive even that fork.
-METHOD = "spawn" if sys.platform == "darwin" else "forkserver"
+SOCKET = 107 - len("/pymp-12345678/listener-12345678")
+"""How long a temporary folder's name may be, in bytes, for Linux to take a socket in it."""
+
+
+def _method() -> str:
+    """How workers begin. A fork of this process would inherit torch's threads in an unknown state;
+    a server has none: it only imports, once for all workers. macOS' own libraries do not survive
+    even that fork, and the server needs a socket in the temporary folder."""
+    fits = len(os.fsencode(tempfile.gettempdir())) <= SOCKET
+    return "forkserver" if fits and sys.platform != "darwin" else "spawn"
+
+
+METHOD = _method()
 _peak = 0
 
 
